@@ -1,0 +1,1 @@
+"""`afterswarm …`: the command line."""

@@ -1,0 +1,1 @@
+"""Hosts on one machine: namespaces, an engine and a daemon each, power cuts and partitions."""

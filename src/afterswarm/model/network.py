@@ -1,0 +1,57 @@
+"""Overlay networks."""
+
+from __future__ import annotations
+
+from afterswarm.model.base import Obj, Part
+from afterswarm.model.service import Driver
+
+
+class IPAMConfig(Part, frozen=True):
+    subnet: str = ""
+    ip_range: str = ""
+    gateway: str = ""
+    auxiliary_addresses: dict[str, str] = {}
+
+
+class IPAM(Part, frozen=True, omit_defaults=False):
+    driver: str = "default"
+    config: list[IPAMConfig] = []
+    options: dict[str, str] = {}
+
+
+class NetworkSpec(Part, frozen=True):
+    """Body of `POST /networks/create`, as Docker's command line sends it for `-d overlay`."""
+
+    name: str = ""
+    driver: str = "overlay"
+    labels: dict[str, str] = {}
+    options: dict[str, str] = {}
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    enable_ipv4: bool | None = None
+    enable_ipv6: bool | None = None
+    scope: str = ""
+    config_only: bool = False
+    config_from: dict[str, str] | None = None
+    ipam: IPAM | None = None
+
+
+class Network(Obj, frozen=True):
+    """`subnet`, `vni` and `gateways` are the allocator's.
+
+    Every host has a gateway address of its own in each network (key: node id, value: plain address). `gateway` is
+    the one that Docker shows. `subnet` is "" until allocated.
+    """
+
+    spec: NetworkSpec = NetworkSpec()
+    subnet: str = ""  # "10.0.1.0/24"
+    gateway: str = ""  # shown to the user; never given to anybody
+    vni: int = 0
+    gateways: dict[str, str] = {}
+    pending_delete: bool = False
+    driver_state: Driver | None = None
+
+    @property
+    def name(self) -> str:
+        return self.spec.name

@@ -1,0 +1,130 @@
+"""What passes between an agent and its manager over one mutually authenticated connection (port 2377).
+
+Newline-delimited JSON, each line one of `Up` (agent to manager) or `Down` (manager to agent). After the agent's
+`Hello`, the manager sends a `Wanted` with every section filled; afterwards only sections that changed (`None` means
+unchanged). Both sides send something at least every `BEAT` seconds; silence of `SILENCE` seconds ends the session.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from afterswarm.model.base import Part
+from afterswarm.model.network import Network
+from afterswarm.model.node import Description, Role
+from afterswarm.model.service import PortConfig
+from afterswarm.model.task import Report, Task
+
+BEAT = 0.3  # seconds
+SILENCE = 1.2  # seconds
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True):
+    """Base of all messages: the JSON field "type" names the class."""
+
+
+# ---- manager -> agent ------------------------------------------------------------------------------------------
+
+
+class Peer(Part, frozen=True):
+    """Another (or the same) node of the swarm, as hosts need to know it."""
+
+    node_id: str = ""
+    hostname: str = ""
+    address: str = ""  # advertise address
+    data_path: str = ""
+    manager: bool = False  # its role; it may be asked for a session
+    up: bool = True  # False: the managers' verdict is that it is down
+
+
+class Target(Part, frozen=True):
+    """One task that a service's traffic may go to.
+
+    `ready`: running and healthy; `draining`: no new connections; both False: known by name only.
+    """
+
+    task_id: str = ""
+    node_id: str = ""
+    name: str = ""  # "web.1.<task id>"
+    slot: int = 0
+    addresses: dict[str, str] = {}  # network id -> plain address
+    ready: bool = False
+    draining: bool = False
+
+
+class Route(Part, frozen=True):
+    """One service as every host routes to it: names, virtual addresses, published ports, tasks."""
+
+    service_id: str = ""
+    name: str = ""
+    mode: str = "vip"  # vip, dnsrr
+    vips: dict[str, str] = {}  # network id -> plain address
+    aliases: dict[str, list[str]] = {}  # network id -> further names there
+    ports: list[PortConfig] = []  # ingress mode only, published numbers filled in
+    targets: list[Target] = []
+
+
+class SecretData(Part, frozen=True):
+    """A secret or a config in clear, only ever sent to a node that runs a task which uses it."""
+
+    id: str = ""
+    name: str = ""
+    data: bytes = b""  # base64 in JSON
+
+
+class Wanted(Message, frozen=True):
+    """What one host should be doing at revision `rev`. A section that is `None` has not changed."""
+
+    rev: int = 0
+    role: Role | None = None  # the role this node should have; another than its certificate's means: renew
+    tasks: list[Task] | None = None  # all tasks of this node that its agent must act on
+    secrets: list[SecretData] | None = None
+    configs: list[SecretData] | None = None
+    networks: list[Network] | None = None  # those that this node's tasks use, and the ingress network
+    routes: list[Route] | None = None
+    peers: list[Peer] | None = None
+    beat_key: bytes | None = None
+
+
+class Welcome(Message, frozen=True):
+    """First message of a session."""
+
+    node_id: str = ""
+    manager_id: str = ""
+
+
+class Down(Message, frozen=True):
+    """Nothing to say; the manager is there."""
+
+
+# ---- agent -> manager ------------------------------------------------------------------------------------------
+
+
+class Hello(Message, frozen=True):
+    """First message of the agent; sent again when the description changes."""
+
+    description: Description = Description()
+    address: str = ""
+    data_path: str = ""
+    member_id: str = ""
+    version: str = ""
+
+
+class Reports(Message, frozen=True):
+    """States of tasks that changed since the last `Reports`; all of them, first."""
+
+    reports: list[Report] = []
+
+
+class Applied(Message, frozen=True):
+    """The host's kernel now routes as `rev` asked."""
+
+    rev: int = 0
+
+
+class Up(Message, frozen=True):
+    """Nothing to say; the agent is there."""
+
+
+ToAgent = Wanted | Welcome | Down
+ToManager = Hello | Reports | Applied | Up

@@ -1,0 +1,168 @@
+"""What the shells need from the outside world. `adapters/` and `sim/` implement these; one contract suite for both."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from afterswarm.model.base import Change, Obj
+from afterswarm.model.snapshot import Snapshot
+
+Json = dict[str, Any]  # the engine's own JSON, not ours to type
+
+
+class Conflict(Exception):
+    """Something the commit was planned from has moved on, by revision `rev`."""
+
+    def __init__(self, rev: int) -> None:
+        super().__init__(rev)
+        self.rev = rev
+
+
+class Fenced(Exception):
+    """Another manager leads now: the term that the commit was made in is over."""
+
+
+class Unavailable(Exception):
+    """The store has no quorum, or cannot be reached; nothing is known about the last commit."""
+
+
+class Compacted(Exception):
+    """The revision to watch from is no longer kept: load again."""
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Everything that one revision changed. `changes` may be empty (a guard moved, or progress)."""
+
+    rev: int
+    changes: list[Change]
+
+
+class Store(Protocol):
+    """Quorum-backed objects with revisions: etcd's contract."""
+
+    async def load(self) -> tuple[int, list[Obj]]:
+        """Every object, and the revision it was read at. Raises `Unavailable`."""
+
+    def watch(self, after: int) -> AsyncIterator[Batch]:
+        """Batches after revision `after`, in order, without gaps. Raises `Compacted`, `Unavailable`."""
+
+    async def commit(
+        self,
+        changes: Sequence[Change],
+        *,
+        seen: int,
+        guards: Collection[str] = (),
+        reads: Collection[str] = (),
+        fence: int | None = None,
+    ) -> int:
+        """Apply all or none, and return the new revision.
+
+        `Conflict` unless every `old` is still the stored object (by `rev`), every create finds nothing, and none of
+        `guards` and `reads` moved after revision `seen`. `guards` are moved by this commit. `Fenced` unless the
+        object leader/leader is still at revision `fence`. `Unavailable` when the outcome is not known.
+        """
+
+
+class EngineError(Exception):
+    """The engine answered with an error: its HTTP status and its words."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class EngineGone(Exception):
+    """The engine cannot be reached."""
+
+
+class Engine(Protocol):
+    """The Docker Engine of one host, as far as agents use it. JSON is the engine's own. Raises the two above."""
+
+    async def info(self) -> Json: ...
+
+    async def containers(self, label: str) -> list[Json]:
+        """`GET /containers/json?all=1` of containers that have the label (`key` or `key=value`)."""
+
+    async def inspect(self, container: str) -> Json: ...
+
+    async def create(self, name: str, body: Json) -> str:
+        """Returns the container's id."""
+
+    async def start(self, container: str) -> None: ...
+
+    async def stop(self, container: str, grace: float) -> None:
+        """SIGTERM (or the container's stop signal), `grace` seconds, SIGKILL. Stopped already is fine."""
+
+    async def kill(self, container: str) -> None: ...
+
+    async def remove(self, container: str, *, volumes: bool = True) -> None:
+        """By force. Absent already is fine."""
+
+    async def connect(self, network: str, container: str, endpoint: Json) -> None: ...
+
+    async def pull(self, image: str, auth: str = "") -> None:
+        """Until the pull has ended; `EngineError` with the registry's words when it failed."""
+
+    async def image(self, image: str) -> Json | None:
+        """`GET /images/{name}/json`, `None` when absent."""
+
+    async def networks(self, label: str) -> list[Json]: ...
+
+    async def create_network(self, body: Json) -> str: ...
+
+    async def remove_network(self, network: str) -> None:
+        """Absent already is fine."""
+
+    def events(self, filters: Mapping[str, Sequence[str]]) -> AsyncIterator[Json]:
+        """`GET /events` until cancelled or the engine goes (`EngineGone`)."""
+
+
+class Kernel(Protocol):
+    """What one host's kernel should hold; see `core.dataplane`. Every call is idempotent."""
+
+    async def apply(self, ruleset: str, *, netns_pid: int | None = None) -> None:
+        """One atomic nft transaction, in this host's namespace or that of a container's process."""
+
+    async def sync_links(self, links: Sequence[Json]) -> None:
+        """Make the VXLAN devices exactly these (see `core.dataplane.vxlan`)."""
+
+    async def forget_flows(self, addresses: Collection[str], *, netns_pid: int | None = None) -> None:
+        """Delete conntrack entries that were translated to one of these addresses."""
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Seconds since the epoch."""
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class Replica(Protocol):
+    """A manager's own, slightly late view of the store, and the way to write through it. See `control.cache`."""
+
+    def snapshot(self) -> Snapshot:
+        """As of the last batch seen, with `now` from the clock. Valid until the next `await`."""
+
+    async def commit(
+        self,
+        changes: Sequence[Change],
+        *,
+        reads: Collection[str] = (),
+        seen: int | None = None,
+        fence: int | None = None,
+    ) -> int:
+        """Commit as planned from revision `seen` (default: the snapshot's), then wait until the view has it.
+
+        Guards follow from the changes (`core.guards`); `created` and `updated` are stamped here. Raises what
+        `Store.commit` raises. No changes and no reads: returns at once.
+        """
+
+    async def reach(self, rev: int) -> None:
+        """Return once `snapshot()` shows `rev` or later."""
+
+    def changes(self) -> AsyncIterator[list[Change]]:
+        """First one batch that creates every object there is, then every batch as the view takes it in."""
