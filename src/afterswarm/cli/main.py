@@ -1,0 +1,63 @@
+"""The command line `afterswarm`. Each command's code is loaded only when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from afterswarm import __version__
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands with their options."""
+    top = argparse.ArgumentParser(prog="afterswarm", description="what comes after Docker Swarm")
+    top.add_argument("--version", action="version", version=f"afterswarm {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    daemon = commands.add_parser("daemon", help="the daemon of one host")
+    daemon.add_argument(
+        "--listen",
+        default="unix:///run/afterswarm/docker.sock",
+        metavar="unix://PATH",
+        help="serve the Docker Engine API here (default: %(default)s)",
+    )
+    daemon.add_argument(
+        "--engine",
+        default="unix:///var/run/docker.sock",
+        metavar="unix://PATH",
+        help="the engine of this host (default: %(default)s)",
+    )
+    daemon.add_argument(
+        "--state",
+        default="/var/lib/afterswarm",
+        metavar="DIR",
+        help="what must survive a restart (default: %(default)s)",
+    )
+    daemon.set_defaults(run=run_daemon)
+    return top
+
+
+def run_daemon(args: argparse.Namespace) -> int:
+    """`afterswarm daemon`."""
+    from afterswarm.daemon.main import main as daemon_main  # noqa: PLC0415 - the worker's memory
+
+    return daemon_main(listen=args.listen, engine=args.engine, state=args.state)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["daemon"]:  # without what the other commands import
+        args = parser().parse_args(words)
+        return int(args.run(args))
+    from afterswarm.cli import doctor, install, lab  # noqa: PLC0415
+
+    top = parser()
+    commands = next(a for a in top._actions if isinstance(a, argparse._SubParsersAction))  # noqa: SLF001
+    for module in (lab, install, doctor):
+        module.add(commands)
+    args = top.parse_args(words)
+    return int(args.run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
