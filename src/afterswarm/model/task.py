@@ -17,7 +17,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from afterswarm.model.base import Obj, Part
-from afterswarm.model.service import GenericResource, TaskSpec
+from afterswarm.model.service import GenericResource, PortConfig, TaskSpec
 
 
 class TaskState(IntEnum):
@@ -70,6 +70,7 @@ class Task(Obj, frozen=True):
     """`slot` is 1, 2, … for replicated services and 0 for global ones, whose tasks have `node_id` from the start."""
 
     service_id: str = ""
+    service_name: str = ""  # as it was when the task was made: names and labels of its container
     slot: int = 0
     node_id: str = ""
     spec: TaskSpec = TaskSpec()
@@ -84,6 +85,7 @@ class Task(Obj, frozen=True):
     replaces: str = ""  # id of the task whose slot it took over
     job_iteration: int = 0
     generic_resources: list[GenericResource] = []
+    ports: list[PortConfig] = []  # host-mode ports of its service: published by the engine of its node
 
 
 class PortStatus(Part, frozen=True, omit_defaults=False):
