@@ -1,0 +1,85 @@
+"""What the API asks of the daemon that it runs in."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from afterswarm.http.client import Client
+from afterswarm.model.base import Part
+from afterswarm.model.cluster import SwarmSpec
+from afterswarm.ports import Clock, Replica
+
+
+class LocalInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """This host's own place in the swarm, known without asking anybody."""
+
+    state: str = "inactive"  # inactive, pending, active, error, locked
+    node_addr: str = ""
+    control_available: bool = False  # it is a manager, and may change the swarm
+    error: str = ""
+    remote_managers: list[tuple[str, str]] = []  # (node id, "ip:2377")
+
+
+class InitRequest(Part, frozen=True):
+    """Body of `POST /swarm/init`. Empty strings and zeros stand for the defaults."""
+
+    listen_addr: str = ""
+    advertise_addr: str = ""
+    data_path_addr: str = ""
+    data_path_port: int = 0
+    force_new_cluster: bool = False
+    auto_lock_managers: bool = False
+    availability: str = ""
+    default_addr_pool: list[str] = []
+    subnet_size: int = 0
+    spec: SwarmSpec = SwarmSpec()
+
+
+class JoinRequest(Part, frozen=True):
+    """Body of `POST /swarm/join`."""
+
+    listen_addr: str = ""
+    advertise_addr: str = ""
+    data_path_addr: str = ""
+    remote_addrs: list[str] = []
+    join_token: str = ""
+    availability: str = ""
+
+
+class Host(Protocol):
+    """The daemon, as far as the API knows it. Everything raises `Refused` with Docker's words."""
+
+    @property
+    def engine(self) -> Client:
+        """This host's engine."""
+
+    @property
+    def replica(self) -> Replica | None:
+        """`None`: not a manager."""
+
+    @property
+    def node_id(self) -> str:
+        """ "" when not in a swarm."""
+
+    @property
+    def clock(self) -> Clock: ...
+
+    def local(self) -> LocalInfo: ...
+
+    async def init(self, request: InitRequest) -> str:
+        """Make a swarm of this host; returns its node id."""
+
+    async def join(self, request: JoinRequest) -> None: ...
+
+    async def leave(self, *, force: bool) -> None: ...
+
+    def engine_of(self, node_id: str) -> tuple[Client, str]:
+        """Where to reach a node's engine, and what to put before the target there."""
+
+    def seal(self, object_id: str, data: bytes) -> str: ...
+
+    def unseal(self, object_id: str, sealed: str) -> bytes: ...
+
+    async def rotate_token(self, *, worker: bool, manager: bool) -> None: ...
