@@ -306,6 +306,7 @@ class Service(Obj, frozen=True):
     endpoint: Endpoint | None = None  # None: the allocator has not seen it yet
     update_status: UpdateStatus | None = None
     pending_delete: bool = False  # removed by the user; goes when its last task has stopped
+    pull_auth: str = ""  # X-Registry-Auth for pulls, sealed like a secret with the service's id; never shown
 
     @property
     def name(self) -> str:

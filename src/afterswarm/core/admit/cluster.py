@@ -1,0 +1,93 @@
+"""What may be asked of the swarm as a whole: its settings, and whether a manager may leave. Docker's words."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from msgspec.structs import replace
+
+from afterswarm.core.admit import node as nodes
+from afterswarm.model.cluster import CAConfig, Cluster, Dispatcher, SwarmSpec
+from afterswarm.model.refused import Refused
+from afterswarm.model.service import SECOND
+from afterswarm.model.snapshot import Snapshot
+
+_INVALID = "rpc error: code = InvalidArgument desc = "
+LEAVING = "You are attempting to leave the swarm on a node that is participating as a manager. "
+LOST = (
+    "The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. "
+    "Use `--force` to suppress this message."
+)
+NO_AUTOLOCK = (
+    "autolock is not supported yet: leave out --autolock. The cluster key rests on the disks of managers only, "
+    "readable by root only"
+)
+
+
+def init(spec: SwarmSpec, *, pools: list[str], subnet_size: int, data_path_port: int) -> SwarmSpec:
+    """The specification of a new swarm."""
+    _check_pools(pools, subnet_size)
+    if data_path_port and not 1024 <= data_path_port <= 49151:
+        raise Refused(400, f"VXLAN UDP port number is not in valid range (1024-49151): {data_path_port}")
+    return _checked(spec)
+
+
+def update(cluster: Cluster, spec: SwarmSpec) -> Cluster:
+    """The cluster with this specification."""
+    spec = _checked(spec)
+    if spec.ca_config.force_rotate != cluster.spec.ca_config.force_rotate or spec.ca_config.signing_ca_cert:
+        raise Refused(501, "rotating the certificate authority of the swarm is not supported yet")
+    return replace(cluster, spec=spec)
+
+
+def leave(snap: Snapshot | None, node_id: str) -> None:
+    """Refuse that a manager leaves without force. `snap` is `None` when it cannot see the swarm."""
+    if snap is None:
+        raise Refused(503, LEAVING + "Doing so may lose the consensus of your cluster. " + LOST)
+    members = nodes.managers(snap)
+    up = [n for n in members if n.id == node_id or nodes.reachable(n)]
+    down = len(members) - len(up)
+    if len(up) - 2 > down:
+        raise Refused(503, LEAVING + LOST)
+    if len(up) == 1 and not down:
+        last = "Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. "
+        raise Refused(503, LEAVING + last)
+    left = (
+        f"Removing this node leaves {len(up) - 1} managers out of {len(members)}. "
+        "Without a Raft quorum your swarm will be inaccessible. "
+    )
+    raise Refused(503, LEAVING + left + LOST)
+
+
+def _checked(spec: SwarmSpec) -> SwarmSpec:
+    if spec.name not in ("", "default"):
+        raise Refused(400, 'swarm spec must be named "default"')
+    if spec.encryption_config.auto_lock_managers:
+        raise Refused(501, NO_AUTOLOCK)
+    if spec.dispatcher.heartbeat_period < 0:
+        raise Refused(400, f"{_INVALID}heartbeat time period cannot be a negative duration")
+    if 0 < spec.ca_config.node_cert_expiry < 3600 * SECOND or spec.ca_config.node_cert_expiry < 0:
+        raise Refused(400, f"{_INVALID}minimum certificate expiry time is: 1h0m0s")
+    if spec.ca_config.external_cas:
+        raise Refused(501, "external certificate authorities are not supported")
+    if not spec.ca_config.node_cert_expiry:  # a client's zero means Docker's default
+        spec = replace(spec, ca_config=replace(spec.ca_config, node_cert_expiry=CAConfig().node_cert_expiry))
+    if not spec.dispatcher.heartbeat_period:
+        spec = replace(spec, dispatcher=Dispatcher())
+    return replace(spec, name="default")
+
+
+def _check_pools(pools: list[str], subnet_size: int) -> None:
+    networks: list[ipaddress.IPv4Network] = []
+    for pool in pools:
+        try:
+            network = ipaddress.IPv4Network(pool)
+        except ValueError as error:
+            raise Refused(400, f"invalid default address pool {pool}: {error}") from error
+        if any(network.overlaps(other) for other in networks):
+            raise Refused(400, f"default address pool {pool} overlaps with another one")
+        if subnet_size and network.prefixlen > subnet_size:
+            raise Refused(400, f"default address pool {pool} is smaller than its subnets (/{subnet_size})")
+        networks.append(network)
+    if subnet_size and not 8 <= subnet_size <= 29:
+        raise Refused(400, f"subnet size is not in valid range (8-29): {subnet_size}")

@@ -1,0 +1,140 @@
+"""Which overlay networks may be created and removed. Docker's words.
+
+Subnets and VXLAN ids are given by `core.allocate`; here only what the user asked for is checked, so that a wrong
+request fails at once and not silently later.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+
+from msgspec.structs import replace
+
+from afterswarm import ids
+from afterswarm.model.base import Change
+from afterswarm.model.network import Network, NetworkSpec
+from afterswarm.model.refused import Refused
+from afterswarm.model.service import Service
+from afterswarm.model.snapshot import Snapshot
+from afterswarm.model.task import TaskState
+
+PREDEFINED = frozenset({"bridge", "host", "none", "default"})
+_INVALID = "rpc error: code = InvalidArgument desc = "
+_PRECONDITION = "rpc error: code = FailedPrecondition desc = "
+
+
+def create(snap: Snapshot, spec: NetworkSpec) -> Network:
+    """A new network; its subnet is allocated afterwards."""
+    if not spec.name.strip():
+        raise Refused(400, f"{_INVALID}name must be provided")
+    if spec.name in PREDEFINED:
+        raise Refused(403, f"operation is not permitted on predefined {spec.name} network")
+    if spec.driver != "overlay":
+        raise Refused(501, f"networks of driver {spec.driver} cannot have swarm scope: use --driver overlay")
+    if spec.config_only or (spec.config_from or {}).get("Network"):
+        raise Refused(400, f"{_INVALID}overlay networks cannot be made from, or be, a configuration")
+    check_name_free(snap, spec.name)
+    if spec.ingress:
+        _check_ingress(snap, spec)
+    _check_addresses(snap, spec)
+    spec = replace(spec, scope="swarm")
+    return Network(id=ids.derive("network", spec.name, snap.rev, snap.now), spec=spec)
+
+
+def check_name_free(snap: Snapshot, name: str) -> None:
+    if any(n.name == name and not n.pending_delete for n in snap.networks.values()):
+        raise Refused(409, f"network with name {name} already exists")
+
+
+def remove(snap: Snapshot, network: Network) -> Change:
+    """At once when no task holds an address in it, else as soon as the last one has stopped."""
+    users = services_using(snap, network)
+    if users and network.spec.ingress:
+        why = f"ingress network cannot be removed because service {users[0].id} depends on it"
+        raise Refused(400, _PRECONDITION + why)
+    if users:
+        raise Refused(400, f"{_PRECONDITION}network {network.id} is in use by service {users[0].id}")
+    if any(_holds(snap, network)):
+        return Change(network, replace(network, pending_delete=True))
+    return Change(network, None)
+
+
+def services_using(snap: Snapshot, network: Network) -> list[Service]:
+    """Services that are attached to it, or publish ports through it, by id. Those being removed do not count."""
+    return sorted((s for s in snap.services.values() if not s.pending_delete and _uses(s, network)), key=lambda s: s.id)
+
+
+def _uses(service: Service, network: Network) -> bool:
+    if network.spec.ingress:
+        endpoint = service.spec.endpoint_spec
+        return endpoint is not None and any(p.publish_mode == "ingress" for p in endpoint.ports)
+    spec = service.spec
+    return any(a.target in (network.id, network.name) for a in (*spec.task_template.networks, *spec.networks))
+
+
+def _holds(snap: Snapshot, network: Network) -> Iterator[str]:
+    for task in snap.tasks.values():
+        if snap.state_of(task) <= TaskState.RUNNING and any(a.network_id == network.id for a in task.attachments):
+            yield task.id
+
+
+def _check_ingress(snap: Snapshot, spec: NetworkSpec) -> None:
+    if spec.attachable:
+        raise Refused(501, "rpc error: code = Unimplemented desc = Ingress network can not be attachable")
+    there = next((n for n in snap.networks.values() if n.spec.ingress and not n.pending_delete), None)
+    if there:
+        why = f"ingress network ({there.id}) is already present"
+        raise Refused(409, f"rpc error: code = AlreadyExists desc = {why}")
+
+
+def _check_addresses(snap: Snapshot, spec: NetworkSpec) -> None:
+    mine: list[ipaddress.IPv4Network] = []
+    for config in spec.ipam.config if spec.ipam else []:
+        if not config.subnet:
+            if config.gateway or config.ip_range:
+                raise Refused(400, f"{_INVALID}ipam configuration: subnet is required with a gateway or an IP range")
+            continue
+        subnet = _subnet(config.subnet, "invalid subnet")
+        if isinstance(subnet, ipaddress.IPv6Network):
+            continue  # accepted as Docker does, and given to nobody
+        if config.gateway:
+            _address_in(subnet, config.gateway, "invalid gateway")
+        if config.ip_range and not _within(_subnet(config.ip_range, "invalid range"), subnet):
+            raise Refused(400, f"{_INVALID}ipam configuration: invalid range {config.ip_range}")
+        for address in config.auxiliary_addresses.values():
+            _address_in(subnet, address, "invalid auxiliary address")
+        mine.append(subnet)
+    taken = [subnet for network in snap.networks.values() for subnet in _subnets_of(network)]
+    for i, subnet in enumerate(mine):
+        if any(subnet.overlaps(other) for other in (*taken, *mine[:i])):
+            why = "invalid pool request: Pool overlaps with other one on this address space"
+            raise Refused(400, _INVALID + why)
+
+
+def _subnets_of(network: Network) -> Iterator[ipaddress.IPv4Network]:
+    asked = [c.subnet for c in network.spec.ipam.config] if network.spec.ipam else []
+    for text in {network.subnet, *asked} - {""}:
+        parsed = ipaddress.ip_network(text, strict=False)
+        if isinstance(parsed, ipaddress.IPv4Network):
+            yield parsed
+
+
+def _subnet(text: str, complaint: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError as error:
+        raise Refused(400, f"{_INVALID}ipam configuration: {complaint} {text}") from error
+
+
+def _within(inner: ipaddress.IPv4Network | ipaddress.IPv6Network, outer: ipaddress.IPv4Network) -> bool:
+    return isinstance(inner, ipaddress.IPv4Network) and inner.subnet_of(outer)
+
+
+def _address_in(subnet: ipaddress.IPv4Network, text: str, complaint: str) -> None:
+    try:
+        inside = ipaddress.ip_address(text) in subnet
+    except ValueError:
+        inside = False
+    if not inside:
+        raise Refused(400, f"{_INVALID}ipam configuration: {complaint} {text}")

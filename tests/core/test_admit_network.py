@@ -1,0 +1,136 @@
+"""Overlay networks: what is wrong is said at once, and nothing goes while somebody needs it."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from afterswarm.core.admit import network as admit
+from afterswarm.model.base import Change, Obj
+from afterswarm.model.network import IPAM, IPAMConfig, Network, NetworkSpec
+from afterswarm.model.refused import Refused
+from afterswarm.model.service import (
+    EndpointSpec,
+    NetworkAttachmentConfig,
+    PortConfig,
+    Service,
+    ServiceSpec,
+    TaskSpec,
+)
+from afterswarm.model.snapshot import Snapshot
+from afterswarm.model.task import Attachment, Report, Task, TaskState
+
+
+def snap(*objects: Obj) -> Snapshot:
+    return Snapshot.of(objects, rev=7, now=1.0)
+
+
+def spec(name: str = "back", **config: object) -> NetworkSpec:
+    return NetworkSpec(name=name, ipam=IPAM(config=[IPAMConfig(**config)]) if config else None)  # type: ignore[arg-type]
+
+
+def there(name: str, subnet: str = "", *, ingress: bool = False) -> Network:
+    return Network(id=f"id-{name}", spec=NetworkSpec(name=name, ingress=ingress), subnet=subnet)
+
+
+def attached(network: str) -> Service:
+    template = TaskSpec(networks=[NetworkAttachmentConfig(target=network)])
+    return Service(id="web", spec=ServiceSpec(name="web", task_template=template))
+
+
+def refused(snapshot: Snapshot, wanted: NetworkSpec) -> Refused:
+    with pytest.raises(Refused) as caught:
+        admit.create(snapshot, wanted)
+    return caught.value
+
+
+def test_a_network_waits_for_its_addresses() -> None:
+    network = admit.create(snap(), spec(subnet="10.5.0.0/24"))
+    assert (network.subnet, network.vni, network.spec.scope) == ("", 0, "swarm")
+    assert len(network.id) == 25
+
+
+@pytest.mark.parametrize("name", ["bridge", "host", "none", "default"])
+def test_predefined_names(name: str) -> None:
+    assert refused(snap(), spec(name)).status == 403
+
+
+def test_names_are_given_once() -> None:
+    assert refused(snap(there("back")), spec("back")).message == "network with name back already exists"
+    assert refused(snap(), spec(" ")).status == 400
+
+
+def test_a_name_is_free_while_the_old_one_goes() -> None:
+    going = replace(there("back"), pending_delete=True)
+    assert admit.create(snap(going), spec("back")).name == "back"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"subnet": "10.0.0.0/33"},
+        {"subnet": "nonsense"},
+        {"subnet": "10.5.0.0/24", "gateway": "10.6.0.1"},
+        {"subnet": "10.5.0.0/24", "gateway": "x"},
+        {"subnet": "10.5.0.0/24", "ip_range": "10.6.0.0/28"},
+        {"subnet": "10.5.0.0/24", "auxiliary_addresses": {"a": "10.6.0.1"}},
+        {"gateway": "10.6.0.1"},
+    ],
+)
+def test_wrong_addresses(config: dict[str, object]) -> None:
+    assert refused(snap(), spec(**config)).status == 400
+
+
+def test_right_addresses() -> None:
+    admit.create(snap(), spec(subnet="10.5.0.0/24", gateway="10.5.0.1", ip_range="10.5.0.128/25"))
+    admit.create(snap(), spec(subnet="fd00::/64"))
+
+
+@pytest.mark.parametrize("subnet", ["10.5.0.0/16", "10.5.7.0/24", "10.5.7.128/25"])
+def test_subnets_do_not_overlap(subnet: str) -> None:
+    assert "Pool overlaps" in refused(snap(there("other", "10.5.7.0/24")), spec(subnet=subnet)).message
+    asked = Network(id="n", spec=spec("other", subnet="10.5.7.0/24"))  # not allocated yet
+    assert "Pool overlaps" in refused(snap(asked), spec(subnet=subnet)).message
+
+
+def test_one_ingress_network_and_nobody_joins_it() -> None:
+    wanted = NetworkSpec(name="mesh", ingress=True)
+    assert admit.create(snap(), wanted).spec.ingress
+    assert refused(snap(there("ingress", ingress=True)), wanted).status == 409
+    assert refused(snap(), replace(wanted, attachable=True)).status == 501
+
+
+def test_other_drivers_are_not_of_the_swarm() -> None:
+    assert refused(snap(), NetworkSpec(name="m", driver="macvlan", scope="swarm")).status == 501
+
+
+@pytest.mark.parametrize("target", ["id-back", "back"])
+def test_a_network_that_a_service_uses_stays(target: str) -> None:
+    network, service = there("back"), attached(target)
+    with pytest.raises(Refused, match="network id-back is in use by service web") as caught:
+        admit.remove(snap(network, service), network)
+    assert caught.value.status == 400
+    assert admit.remove(snap(network, replace(service, pending_delete=True)), network) == Change(network, None)
+
+
+def test_a_network_waits_for_its_last_task() -> None:
+    network = there("back")
+    task = Task(id="t", attachments=[Attachment(network_id="id-back", address="10.0.1.5/24")])
+    assert admit.remove(snap(network, task), network) == Change(network, replace(network, pending_delete=True))
+    stopped = Report(id="t", state=TaskState.SHUTDOWN)
+    assert admit.remove(snap(network, task, stopped), network) == Change(network, None)
+
+
+def test_the_ingress_network_is_used_by_whoever_publishes_through_it() -> None:
+    network = there("ingress", ingress=True)
+    endpoint = EndpointSpec(ports=[PortConfig(target_port=80)])
+    service = Service(id="web", spec=ServiceSpec(name="web", endpoint_spec=endpoint))
+    with pytest.raises(Refused, match="ingress network cannot be removed because service web depends on it"):
+        admit.remove(snap(network, service), network)
+    host = Service(
+        id="web",
+        spec=ServiceSpec(
+            name="web", endpoint_spec=EndpointSpec(ports=[PortConfig(target_port=80, publish_mode="host")])
+        ),
+    )
+    assert admit.remove(snap(network, host), network) == Change(network, None)
