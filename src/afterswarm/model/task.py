@@ -86,6 +86,7 @@ class Task(Obj, frozen=True):
     job_iteration: int = 0
     generic_resources: list[GenericResource] = []
     ports: list[PortConfig] = []  # host-mode ports of its service: published by the engine of its node
+    restarts: list[float] = []  # when earlier tries in its slot, at its spec version, ended by themselves
 
 
 class PortStatus(Part, frozen=True, omit_defaults=False):
@@ -104,6 +105,7 @@ class Report(Obj, frozen=True):
     service_id: str = ""
     state: TaskState = TaskState.NEW
     since: float = 0.0  # when the agent saw it reach `state`
+    started: float = 0.0  # when it reached RUNNING; 0: never
     message: str = ""
     err: str = ""
     container_id: str = ""
