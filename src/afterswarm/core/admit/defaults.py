@@ -1,0 +1,20 @@
+"""Objects that a new swarm has from the start."""
+
+from __future__ import annotations
+
+from afterswarm import ids
+from afterswarm.model.network import IPAM, IPAMConfig, Network, NetworkSpec
+
+INGRESS = "ingress"
+
+
+def ingress_network(subnet: str = "10.0.0.0/24") -> Network:
+    """The network that published ports are routed over; the allocator gives it its addresses as to any other.
+
+    With `subnet` "" it gets the first free one of the cluster's pool: right for a pool of the user's own.
+    """
+    ipam = IPAM(config=[IPAMConfig(subnet=subnet)]) if subnet else None
+    return Network(
+        id=ids.derive("network", INGRESS, subnet),
+        spec=NetworkSpec(name=INGRESS, ingress=True, scope="swarm", ipam=ipam),
+    )

@@ -1,0 +1,138 @@
+"""What users ask of services, made into a `Service` or refused: create, update, roll back, remove.
+
+Here is what can be said only with a look at the swarm: names and ports that are taken, networks, secrets and configs
+that must be there. Words are SwarmKit's (`manager/controlapi/service.go`) behind the prefix that Docker shows. Two
+requests at once cannot both pass: what they looked at is guarded (`core.guards`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from msgspec.structs import replace
+
+from afterswarm import ids
+from afterswarm.core.admit import service_spec
+from afterswarm.core.admit.container import invalid, unimplemented
+from afterswarm.model.network import Network
+from afterswarm.model.refused import Refused
+from afterswarm.model.secret import Config, Secret
+from afterswarm.model.service import (
+    NetworkAttachmentConfig,
+    PortConfig,
+    Service,
+    ServiceSpec,
+    UpdateState,
+    UpdateStatus,
+)
+from afterswarm.model.snapshot import Snapshot
+
+PREDEFINED = frozenset({"host", "bridge", "none"})  # every engine has them; stored by name
+
+
+def create(snap: Snapshot, spec: ServiceSpec) -> Service:
+    """A new service. Raises `Refused`."""
+    spec = _admitted(snap, spec, "")
+    if any(s.name == spec.name and not s.pending_delete for s in snap.services.values()):
+        why = f"name conflicts with an existing object: service {spec.name} already exists"
+        raise Refused(409, f"rpc error: code = AlreadyExists desc = {why}")
+    return Service(id=ids.derive("service", spec.name, snap.rev), spec=spec)
+
+
+def update(snap: Snapshot, service: Service, spec: ServiceSpec, *, rollback: bool = False) -> Service:
+    """The service with this specification, or on `rollback` with its previous one (`spec` is ignored then).
+
+    Tasks become outdated only when something of theirs changed. Raises `Refused`.
+    """
+    status: UpdateStatus | None = None
+    if rollback:
+        if service.previous_spec is None:
+            why = f"service {service.id} does not have a previous spec"
+            raise Refused(400, f"rpc error: code = FailedPrecondition desc = {why}")
+        spec = service.previous_spec
+        status = UpdateStatus(
+            state=UpdateState.ROLLBACK_STARTED, started_at=snap.now, message="manually requested rollback"
+        )
+    if spec.name != service.name:
+        raise unimplemented("renaming services is not supported")
+    spec = _admitted(snap, spec, service.id)
+    if service_spec.mode_of(spec) != service_spec.mode_of(service.spec):
+        raise unimplemented("service mode change is not allowed")
+    version = service.spec_version
+    if service_spec.outdates(service.spec, spec):
+        version = max(snap.rev, version) + 1
+    return replace(service, spec=spec, previous_spec=service.spec, spec_version=version, update_status=status)
+
+
+def remove(_snap: Snapshot, service: Service) -> Service:
+    """The service as one that goes when its last task has stopped. Its name and ports are free at once."""
+    return replace(service, pending_delete=True)
+
+
+def _admitted(snap: Snapshot, spec: ServiceSpec, service_id: str) -> ServiceSpec:
+    spec = service_spec.checked(spec)
+    template = spec.task_template
+    networks = [_resolved(snap, attachment) for attachment in template.networks]
+    spec = replace(spec, task_template=replace(template, networks=networks))
+    ports = spec.endpoint_spec.ports if spec.endpoint_spec else []
+    _check_ports_free(snap, ports, service_id)
+    ingress = any(n.spec.ingress and not n.pending_delete for n in snap.networks.values())
+    if not ingress and any(p.publish_mode == "ingress" for p in ports):
+        why = "service needs ingress network, but no ingress network is present"
+        raise Refused(400, f"rpc error: code = FailedPrecondition desc = {why}")
+    if container := template.container_spec:
+        _check_there("secret", snap.secrets.get, [(s.secret_id, s.secret_name) for s in container.secrets])
+        _check_there("config", snap.configs.get, [(c.config_id, c.config_name) for c in container.configs])
+    return spec
+
+
+def _resolved(snap: Snapshot, attachment: NetworkAttachmentConfig) -> NetworkAttachmentConfig:
+    """With the network's id for its name."""
+    if attachment.target in PREDEFINED:
+        return attachment
+    network = _network(snap, attachment.target)
+    if network is None:
+        raise Refused(404, f"network {attachment.target} not found")
+    if network.spec.ingress:
+        raise invalid(f'Service cannot be explicitly attached to the ingress network "{network.name}"')
+    return replace(attachment, target=network.id)
+
+
+def _network(snap: Snapshot, wanted: str) -> Network | None:
+    """By id, by name, by the beginning of its id."""
+    there = [n for _, n in sorted(snap.networks.items()) if not n.pending_delete]
+    exact = next((n for n in there if n.id == wanted), None) or next((n for n in there if n.name == wanted), None)
+    if exact or not wanted:
+        return exact
+    starting = [n for n in there if n.id.startswith(wanted)]
+    if len(starting) > 1:
+        raise Refused(400, f"network {wanted} is ambiguous ({len(starting)} matches found)")
+    return starting[0] if starting else None
+
+
+def _check_ports_free(snap: Snapshot, ports: Iterable[PortConfig], service_id: str) -> None:
+    """Of two services, both may publish a number in host mode: that is the scheduler's business."""
+    wanted = {(p.protocol, p.published_port): p.publish_mode for p in ports if p.published_port}
+    if not wanted:
+        return
+    for _, other in sorted(snap.services.items()):
+        if other.id == service_id or other.pending_delete:
+            continue
+        asked = other.spec.endpoint_spec.ports if other.spec.endpoint_spec else []
+        for port in (*asked, *(other.endpoint.ports if other.endpoint else ())):
+            mode = wanted.get((port.protocol, port.published_port))
+            if mode is None or (mode == "host" and port.publish_mode == "host"):
+                continue
+            how = "as a host-published port" if port.publish_mode == "host" else "as an ingress port"
+            raise invalid(
+                f"port '{port.published_port}' is already in use by service '{other.name}' ({other.id}) {how}"
+            )
+
+
+def _check_there(
+    kind: str, get: Callable[[str], Secret | Config | None], references: Iterable[tuple[str, str]]
+) -> None:
+    """`references`: id and name, which must belong together."""
+    missing = [name for id_, name in references if (found := get(id_)) is None or found.name != name]
+    if missing:
+        raise invalid(f"{kind}{'s' if len(missing) > 1 else ''} not found: {', '.join(missing)}")

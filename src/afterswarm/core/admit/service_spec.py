@@ -1,0 +1,128 @@
+"""A service's specification by itself: put into the one form that is stored, and checked.
+
+The stored form: exactly one mode, a number of replicas, networks in the task template, lower-case protocols.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from afterswarm.core.admit.container import check_template, invalid, unimplemented
+from afterswarm.model.refused import Refused
+from afterswarm.model.service import (
+    EndpointSpec,
+    PortConfig,
+    ReplicatedService,
+    ServiceMode,
+    ServiceSpec,
+    TaskSpec,
+    UpdateConfig,
+)
+
+_NAME = re.compile(r"[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*")
+_LONGEST_NAME = 63
+
+
+def checked(spec: ServiceSpec) -> ServiceSpec:
+    """The form in which it is stored. Raises `Refused`."""
+    spec = normal(spec)
+    if not spec.name:
+        raise invalid("meta: name must be provided")
+    if not _NAME.fullmatch(spec.name):
+        raise invalid("name must be valid as a DNS name component")
+    if len(spec.name) > _LONGEST_NAME:
+        raise invalid("name must be 63 characters or fewer")
+    check_template(spec.task_template)
+    if spec.mode.replicated and (spec.mode.replicated.replicas or 0) < 0:
+        raise invalid("Number of replicas must be non-negative")
+    for word, config in (("update", spec.update_config), ("rollback", spec.rollback_config)):
+        if config:
+            _check_update(word, config)
+    if spec.endpoint_spec:
+        _check_endpoint(spec.endpoint_spec)
+    return spec
+
+
+def normal(spec: ServiceSpec) -> ServiceSpec:
+    """The same in the stored form; doing it twice changes nothing. Raises `Refused` for two modes, or a job."""
+    template = spec.task_template
+    if spec.networks and not template.networks:
+        template = replace(template, networks=spec.networks)
+    return replace(
+        spec,
+        task_template=template,
+        networks=[],
+        mode=_mode(spec.mode),
+        endpoint_spec=_endpoint(spec.endpoint_spec) if spec.endpoint_spec else None,
+    )
+
+
+def mode_of(spec: ServiceSpec) -> str:
+    return "replicated" if spec.mode.replicated else "global"
+
+
+def outdates(old: ServiceSpec, new: ServiceSpec) -> bool:
+    """Whether tasks made from `old` must be replaced: their template, or how the outside reaches them, differs."""
+    return _of_task(old) != _of_task(new)
+
+
+def _of_task(spec: ServiceSpec) -> tuple[TaskSpec, Sequence[PortConfig], bool]:
+    ports = spec.endpoint_spec.ports if spec.endpoint_spec else []
+    on_host = [p for p in ports if p.publish_mode == "host"]
+    return spec.task_template, on_host, len(on_host) < len(ports)
+
+
+def _mode(mode: ServiceMode) -> ServiceMode:
+    modes = (mode.replicated, mode.global_, mode.replicated_job, mode.global_job)
+    if sum(m is not None for m in modes) > 1:
+        raise Refused(400, "must specify only one service mode")
+    if mode.replicated_job is not None or mode.global_job is not None:
+        raise unimplemented("jobs are not supported yet")
+    if mode.global_ is not None:
+        return ServiceMode(global_={})
+    replicas = mode.replicated.replicas if mode.replicated else None
+    return ServiceMode(replicated=ReplicatedService(replicas=1 if replicas is None else replicas))
+
+
+def _endpoint(spec: EndpointSpec) -> EndpointSpec:
+    ports = [
+        replace(port, protocol=port.protocol.lower() or "tcp", publish_mode=port.publish_mode.lower() or "ingress")
+        for port in spec.ports
+    ]
+    return replace(spec, mode=spec.mode.lower(), ports=ports)
+
+
+def _check_update(word: str, config: UpdateConfig) -> None:
+    if config.delay < 0:
+        raise invalid(f"TaskSpec: {word}-delay cannot be negative")
+    if config.monitor is not None and config.monitor < 0:
+        raise invalid(f"TaskSpec: {word}-monitor cannot be negative")
+    if not 0 <= config.max_failure_ratio <= 1:
+        raise invalid(f"TaskSpec: {word}-maxfailureratio cannot be less than 0 or bigger than 1")
+    if config.parallelism is not None and config.parallelism < 0:
+        raise invalid(f"TaskSpec: {word}-parallelism cannot be negative")
+    actions = ("", "pause", "continue") if word == "rollback" else ("", "pause", "continue", "rollback")
+    if config.failure_action not in actions:
+        raise invalid(f"unrecognized {word} failure action {config.failure_action}")
+    if config.order not in ("", "stop-first", "start-first"):
+        raise invalid(f"unrecognized {word} order {config.order}")
+
+
+def _check_endpoint(spec: EndpointSpec) -> None:
+    if spec.mode not in ("", "vip", "dnsrr"):
+        raise invalid(f"EndpointSpec: unrecognized endpoint mode {spec.mode}")
+    published: set[tuple[str, int]] = set()
+    for port in spec.ports:
+        if port.protocol not in ("tcp", "udp", "sctp") or port.publish_mode not in ("ingress", "host"):
+            raise invalid(f"EndpointSpec: unrecognized port {port.protocol}/{port.publish_mode}")
+        if not 0 < port.target_port < 65536 or not 0 <= port.published_port < 65536:
+            raise invalid("EndpointSpec: ports are numbers from 1 to 65535")
+        if spec.mode == "dnsrr" and port.publish_mode == "ingress":
+            raise invalid("EndpointSpec: port published with ingress mode can't be used with dnsrr mode")
+        number = (port.protocol, port.published_port)
+        if port.published_port and number in published:
+            raise invalid("EndpointSpec: duplicate published ports provided")
+        published.add(number)

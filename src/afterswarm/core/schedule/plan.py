@@ -1,0 +1,163 @@
+"""Places every task that waits for a node.
+
+All at once, under one key, since tasks compete for the same room. Tasks that have their node already (of global
+services) come first, then those pinned by a volume, then the others, oldest first. A task that finds no node says why
+in `err` and is looked at again whenever something changes that could matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import inf
+
+from msgspec.structs import replace
+
+from afterswarm.core.schedule import filters, spread, volumes
+from afterswarm.core.schedule.filters import FILTERS, LASTING, PASSING, Context
+from afterswarm.core.schedule.room import Room, rooms
+from afterswarm.model.base import Change, Plan
+from afterswarm.model.node import Node, NodeReport
+from afterswarm.model.service import Service
+from afterswarm.model.snapshot import Snapshot
+from afterswarm.model.task import Report, Task, TaskState
+from afterswarm.model.volume import Volume
+
+ALL = "all"
+BATCH = 200  # changes in one commit, which the store limits in size
+ASSIGNED_MESSAGE = "scheduler assigned task to node"
+CONFIRMED_MESSAGE = "scheduler confirmed task can run on preassigned node"
+
+
+def keys_of(change: Change) -> Iterator[str]:
+    """Whatever may let a waiting task go: a task, node, service or volume that changed, a container that stopped."""
+    match change.obj:
+        case Task() | Node() | NodeReport() | Service() | Volume():
+            yield ALL
+        case Report(state=state) if state > TaskState.RUNNING:
+            yield ALL
+        case _:
+            return
+
+
+def plan(snap: Snapshot, _key: str) -> Plan:
+    """Assign PENDING tasks to nodes. There is one key, `ALL`."""
+    waiting = [t for t in snap.tasks.values() if t.state == TaskState.PENDING and t.desired <= TaskState.COMPLETE]
+    waiting = [t for t in waiting if t.service_id in snap.services and snap.state_of(t) == TaskState.PENDING]
+    if not waiting:
+        return Plan()
+    work = _Work(snap)
+
+    def turn(task: Task) -> tuple[bool, bool, float, str, int, str]:
+        return (not task.node_id, not work.ties(task).pins, task.created, task.service_id, task.slot, task.id)
+
+    for task in sorted(waiting, key=turn):
+        if len(work.changes) >= BATCH:
+            work.wake_at = snap.now
+            break
+        if task.node_id:
+            work.confirm(task)
+        else:
+            work.place(task)
+    return work.plan()
+
+
+class _Work:
+    """Scratch paper of one plan: what was placed so far."""
+
+    def __init__(self, snap: Snapshot) -> None:
+        self.snap = snap
+        self.changes: list[Change] = []
+        self.wake_at = inf
+        self._volumes = volumes.by_service(snap)
+        self._recorded: set[tuple[str, int]] = set()  # service id and slot, whose volumes this plan put somewhere
+        self._rooms = rooms(snap)
+        self._context = Context(self._rooms)
+        self._lasting: dict[tuple[str, int], list[Room]] = {}
+        self._hopeless: dict[tuple[str, int], str] = {}
+        self._chosen: set[str] = set()
+
+    def plan(self) -> Plan:
+        count = sum(isinstance(c.new, Task) and c.new.state == TaskState.ASSIGNED for c in self.changes)
+        why = f"placed {count} task{'s' if count > 1 else ''}" if count else ""
+        return Plan(self.changes, wake_at=self.wake_at, reads=tuple(f"node/{n}" for n in sorted(self._chosen)), why=why)
+
+    def confirm(self, task: Task) -> None:
+        room = self._rooms.get(task.node_id)
+        if room is None:
+            return
+        if why := filters.reason(FILTERS, task, room.node, self._context):
+            self._wait(task, filters.explain([why]))
+        else:
+            self._assign(task, room, CONFIRMED_MESSAGE)
+
+    def ties(self, task: Task) -> volumes.Ties:
+        return volumes.ties(self.snap, self.snap.services[task.service_id], task, self._volumes)
+
+    def place(self, task: Task) -> None:
+        if (task.service_id, task.slot) in self._recorded:  # the second of one slot: decide it from what is stored
+            self.wake_at = self.snap.now
+            return
+        tied = self.ties(task)
+        if tied.pins:
+            self._place_pinned(task, tied)
+            return
+        group = (task.service_id, task.spec_version)
+        if group not in self._lasting:
+            able = [r for r in self._rooms.values() if not filters.reason(LASTING, task, r.node, self._context)]
+            self._lasting[group] = able
+        best = spread.by_worth(task, self._lasting[group], filters.placement(task), tied.strangeness)
+        for room in best:
+            if not filters.reason(PASSING, task, room.node, self._context):
+                self._assign(task, room, ASSIGNED_MESSAGE)
+                self._record(task, tied, room.node.id)
+                return
+        self._wait(task, self._explain(task))
+
+    def _place_pinned(self, task: Task, tied: volumes.Ties) -> None:
+        room = self._rooms[tied.pins[0].node_id]
+        why = filters.reason(FILTERS, task, room.node, self._context)
+        if why or len({v.node_id for v in tied.pins}) > 1:
+            self._wait(task, volumes.explain(tied, self._rooms, why))
+            return
+        self._assign(task, room, ASSIGNED_MESSAGE)
+        self._record(task, tied, room.node.id)
+
+    def _assign(self, task: Task, room: Room, message: str) -> None:
+        new = replace(
+            task,
+            node_id=room.node.id,
+            state=TaskState.ASSIGNED,
+            since=self.snap.now,
+            message=message,
+            err="",
+            generic_resources=filters.generic_resources(task, room),
+        )
+        self.changes.append(Change(task, new))
+        self._chosen.add(room.node.id)
+        room.enter(new)
+
+    def _record(self, task: Task, tied: volumes.Ties, node_id: str) -> None:
+        service = self.snap.services[task.service_id]
+        for old, new in volumes.placed(service, task, tied, node_id):
+            self.changes.append(Change(old, new))
+            known = self._volumes.setdefault(service.name, [])
+            self._volumes[service.name] = [*(v for v in known if v.id != new.id), new]
+            self._recorded.add((task.service_id, task.slot))
+
+    def _wait(self, task: Task, why: str) -> None:
+        err = f"no suitable node ({why})" if why else "no suitable node"
+        if task.err != err:
+            self.changes.append(Change(task, replace(task, err=err)))
+
+    def _explain(self, task: Task) -> str:
+        """Room only shrinks in a plan, and only a task whose slot is being left has more of it than its like."""
+        group = (task.service_id, task.spec_version)
+        slot = (task.service_id, task.slot)
+        special = any(slot in room.leaving for room in self._rooms.values())
+        if not special and group in self._hopeless:
+            return self._hopeless[group]
+        found = [filters.reason(FILTERS, task, room.node, self._context) for room in self._rooms.values()]
+        text = filters.explain(why for why in found if why)
+        if not special:
+            self._hopeless[group] = text
+        return text
