@@ -17,6 +17,7 @@ from afterswarm.model.task import Report, Task
 
 BEAT = 0.3  # seconds
 SILENCE = 1.2  # seconds
+SEEN = "Afterswarm-Seen"  # header of the agent's request: the revision that it acts on already
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True):

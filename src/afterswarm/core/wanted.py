@@ -1,0 +1,183 @@
+"""What one host should be doing: its tasks, and everything that its routing needs to know of the others.
+
+Only what a node needs is sent to it: secrets of its own tasks, networks that its tasks are in, routes of services it
+shares a network with. Ports published in ingress mode are answered by every host, so their services go to all.
+
+`route`, `placement`, `peers` are computed once and shared between sessions by `control.dispatch`; `wanted` puts them
+together for one node and is the definition of what is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from afterswarm.core.certificate import role_of
+from afterswarm.model.network import Network
+from afterswarm.model.node import NodeState, Role
+from afterswarm.model.service import Service
+from afterswarm.model.session import Peer, Route, Target
+from afterswarm.model.snapshot import Snapshot
+from afterswarm.model.task import Task, TaskState
+
+_MAY_RUN = frozenset({TaskState.RUNNING, TaskState.COMPLETE})  # desired states in which a running task takes traffic
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """What one node has to do itself. `*_ids` are sorted and belong to tasks that may still run."""
+
+    tasks: list[Task] = []
+    secret_ids: tuple[str, ...] = ()
+    config_ids: tuple[str, ...] = ()
+    network_ids: frozenset[str] = frozenset()  # of its own tasks
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """Everything of a `Wanted` that needs no key: secrets and configs are named, not filled in."""
+
+    role: Role
+    tasks: list[Task]
+    secret_ids: tuple[str, ...]
+    config_ids: tuple[str, ...]
+    networks: list[Network]
+    routes: list[Route]
+    peers: list[Peer]
+
+
+def wanted(snap: Snapshot, node_id: str) -> Parts:
+    """What this node must have at the snapshot's revision."""
+    own = placement(snap, node_id)
+    services = sorted(snap.services.values(), key=lambda s: s.id)
+    return Parts(
+        role=role(snap, node_id),
+        tasks=own.tasks,
+        secret_ids=own.secret_ids,
+        config_ids=own.config_ids,
+        networks=networks(snap, own.network_ids),
+        routes=[route(snap, s) for s in services if concerns(s, networks_of(snap, s), own.network_ids)],
+        peers=peers(snap),
+    )
+
+
+def role(snap: Snapshot, node_id: str) -> Role:
+    """The role that the node's certificate should name; a worker's when the node is no more."""
+    node = snap.nodes.get(node_id)
+    return role_of(node) if node else Role.WORKER
+
+
+def placement(snap: Snapshot, node_id: str) -> Placement:
+    """The node's tasks and what they refer to.
+
+    An orphaned task is not among them, however it was last reported: its slot has been given away, so a container of
+    it that is still there is to be stopped.
+    """
+    tasks = [t for t in snap.tasks_on(node_id) if TaskState.ASSIGNED <= t.state < TaskState.REMOVE]
+    secrets: set[str] = set()
+    configs: set[str] = set()
+    network_ids: set[str] = set()
+    for task in tasks:
+        if snap.state_of(task) > TaskState.RUNNING:
+            continue
+        network_ids.update(a.network_id for a in task.attachments)
+        container = task.spec.container_spec
+        if container and task.desired <= TaskState.COMPLETE:
+            secrets.update(s.secret_id for s in container.secrets)
+            configs.update(c.config_id for c in container.configs)
+    return Placement(
+        tasks=tasks,
+        secret_ids=tuple(sorted(secrets & snap.secrets.keys())),
+        config_ids=tuple(sorted(configs & snap.configs.keys())),
+        network_ids=frozenset(network_ids),
+    )
+
+
+def networks(snap: Snapshot, ids: Iterable[str]) -> list[Network]:
+    """These networks and the ingress one, as far as they have been allocated, by id."""
+    chosen = set(ids)
+    return [
+        network
+        for _, network in sorted(snap.networks.items())
+        if network.subnet and (network.id in chosen or network.spec.ingress)
+    ]
+
+
+def networks_of(snap: Snapshot, service: Service) -> frozenset[str]:
+    """Every network that the service or one of its tasks is in."""
+    ids = {n.target for n in service.spec.task_template.networks}
+    if service.endpoint:
+        ids.update(v.network_id for v in service.endpoint.virtual_ips)
+    for task in snap.tasks_of(service.id):
+        ids.update(a.network_id for a in task.attachments)
+    return frozenset(ids)
+
+
+def concerns(service: Service, service_networks: frozenset[str], node_networks: frozenset[str]) -> bool:
+    """Whether a node whose tasks are in `node_networks` needs the route of this service."""
+    return publishes(service) or not node_networks.isdisjoint(service_networks)
+
+
+def publishes(service: Service) -> bool:
+    """Whether every host answers a port of this service."""
+    return service.endpoint is not None and any(p.publish_mode == "ingress" for p in service.endpoint.ports)
+
+
+def route(snap: Snapshot, service: Service) -> Route:
+    """How every host reaches the service. One that was removed keeps its tasks' addresses only, until they stop."""
+    endpoint = service.endpoint
+    targets = [t for t in (_target(snap, service, task) for task in snap.tasks_of(service.id)) if t]
+    spec = service.spec.endpoint_spec
+    mode = (spec.mode if spec else "") or "vip"
+    if endpoint is None or service.pending_delete:
+        return Route(service_id=service.id, name=service.name, mode=mode, targets=targets)
+    return Route(
+        service_id=service.id,
+        name=service.name,
+        mode=mode,
+        vips={v.network_id: _plain(v.addr) for v in endpoint.virtual_ips if v.addr},
+        aliases={n.target: n.aliases for n in service.spec.task_template.networks if n.aliases},
+        ports=[p for p in endpoint.ports if p.publish_mode == "ingress"],
+        targets=targets,
+    )
+
+
+def peers(snap: Snapshot) -> list[Peer]:
+    """All nodes that have said where they are, by id."""
+    found: list[Peer] = []
+    for node_id, node in sorted(snap.nodes.items()):
+        report = snap.node_reports.get(node_id)
+        if report is None or not report.address:
+            continue
+        found.append(
+            Peer(
+                node_id=node_id,
+                hostname=report.description.hostname,
+                address=report.address,
+                data_path=report.data_path or report.address,
+                manager=node.role == Role.MANAGER,
+                up=node.state != NodeState.DOWN,
+            )
+        )
+    return found
+
+
+def _target(snap: Snapshot, service: Service, task: Task) -> Target | None:
+    state = snap.state_of(task)
+    if not task.node_id or not TaskState.ASSIGNED <= state <= TaskState.RUNNING:
+        return None
+    node = snap.nodes.get(task.node_id)
+    running = state == TaskState.RUNNING and node is not None and node.state != NodeState.DOWN
+    may_run = task.desired in _MAY_RUN and not service.pending_delete
+    return Target(
+        task_id=task.id,
+        node_id=task.node_id,
+        name=f"{service.name}.{task.slot or task.node_id}.{task.id}",
+        slot=task.slot,
+        addresses={a.network_id: _plain(a.address) for a in task.attachments if a.address},
+        ready=running and may_run,
+        draining=running and not may_run,
+    )
+
+
+def _plain(address: str) -> str:
+    return address.partition("/")[0]

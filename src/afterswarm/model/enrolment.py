@@ -1,0 +1,56 @@
+"""What passes between a host and a manager when the host joins, renews its certificate, or becomes a manager.
+
+Bodies of `POST /join`, `/renew` and `/member/add` on port 2377, and their answers.
+"""
+
+from __future__ import annotations
+
+from afterswarm.model.base import Part
+from afterswarm.model.node import Availability, Role
+
+PORT = 2377
+
+
+class Root(Part, frozen=True):
+    """Answer of `GET /ca`: the swarm's root certificate, for whoever can check its digest."""
+
+    certificate: str = ""  # PEM
+
+
+class JoinRequest(Part, frozen=True):
+    secret: str = ""
+    csr: str = ""  # PEM
+    address: str = ""  # advertise address; "": the one that the manager sees
+    data_path: str = ""
+    hostname: str = ""
+    availability: Availability = Availability.ACTIVE
+
+
+class RenewRequest(Part, frozen=True):
+    csr: str = ""
+    address: str = ""
+
+
+class Enrolment(Part, frozen=True):
+    """Answer of `/join` and `/renew`. Times are seconds since the epoch."""
+
+    node_id: str = ""
+    cluster_id: str = ""
+    role: Role = Role.WORKER
+    certificate: str = ""  # PEM
+    issued: float = 0.0
+    expires: float = 0.0
+    address: str = ""
+    managers: list[str] = []  # addresses
+    cluster_key: bytes = b""  # for managers only; base64 in JSON
+
+
+class MemberRequest(Part, frozen=True):
+    """A node that is to be a manager asks for its place in the store's cluster."""
+
+    peer_url: str = ""
+
+
+class MemberReply(Part, frozen=True):
+    initial_cluster: str = ""  # "<node id>=<peer URL>,…", the asking node included
+    cluster_key: bytes = b""
