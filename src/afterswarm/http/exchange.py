@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 
 import h11
 
@@ -72,7 +72,7 @@ class Exchange:
             elif not isinstance(event, h11.Data):
                 raise Lost("the connection was closed before an answer came")
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         while self._h11.their_state is h11.SEND_BODY:
             event = await self._event()
             if isinstance(event, h11.Data):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -96,7 +96,7 @@ class Request:
         self._body = bytes(parts)
         return self._body
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it arrives. Once only, unless `read` was called before."""
         if isinstance(self._body, bytes):
             if self._body:
@@ -111,6 +111,32 @@ class Request:
         if isinstance(self._body, bytes):
             return bool(self._body)
         return "transfer-encoding" in self.headers or self.headers.get("content-length", "0") != "0"
+
+
+class Body:
+    """A body that holds something: it is let go of when the body is closed, read or not."""
+
+    __slots__ = ("_chunks", "_release")
+
+    def __init__(self, chunks: AsyncGenerator[bytes, None], release: Callable[[], Awaitable[None]]) -> None:
+        self._chunks = chunks
+        self._release = release
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._chunks
+
+    async def aclose(self) -> None:
+        try:
+            await self._chunks.aclose()
+        finally:
+            await self._release()
+
+
+async def let_go(body: bytes | AsyncIterable[bytes]) -> None:
+    """Close a body that can be closed."""
+    aclose = getattr(body, "aclose", None)
+    if aclose:
+        await aclose()
 
 
 class Response:
@@ -161,4 +187,4 @@ class Upgraded:
 
 Handler = Callable[[Request], Awaitable[Response | Upgraded]]
 
-__all__ = ["Handler", "Headers", "Peer", "Request", "Response", "Stream", "Upgraded"]
+__all__ = ["Body", "Handler", "Headers", "Peer", "Request", "Response", "Stream", "Upgraded", "let_go"]

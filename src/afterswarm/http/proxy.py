@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import suppress
 
 from afterswarm.http.client import Client, StreamedReply
-from afterswarm.http.message import Request, Response, Upgraded
+from afterswarm.http.message import Body, Request, Response, Upgraded
 from afterswarm.http.stream import Stream
 
 # Between two neighbours only (RFC 9110, 7.6.1); `Expect` is answered by our server when the body is read.
@@ -32,7 +32,7 @@ async def forward(
     reply = await anext(asked)
     if reply.head.hijacked:
         return _hijacked(reply, asked, upgrade)
-    answer = Response(reply.status, _end_to_end(reply.headers), _Body(reply, asked))
+    answer = Response(reply.status, _end_to_end(reply.headers), Body(reply.chunks(), asked.aclose))
     if edit is None:
         return answer
     try:
@@ -48,20 +48,6 @@ async def _ask(
     """The reply, with the connection open until this iterator is closed."""
     async with client.stream(method, target, headers=headers, body=body) as reply:
         yield reply
-
-
-class _Body:
-    """The rest of a reply. Closing it ends the exchange, read or not."""
-
-    def __init__(self, reply: StreamedReply, asked: AsyncGenerator[StreamedReply, None]) -> None:
-        self._reply = reply
-        self._asked = asked
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._reply.chunks()
-
-    async def aclose(self) -> None:
-        await self._asked.aclose()
 
 
 def _hijacked(reply: StreamedReply, asked: AsyncGenerator[StreamedReply, None], upgrade: str) -> Upgraded:

@@ -26,7 +26,7 @@ import h11
 
 from afterswarm.http.children import children
 from afterswarm.http.errors import HttpError
-from afterswarm.http.message import Handler, Headers, Peer, Request, Response, Upgraded
+from afterswarm.http.message import Handler, Headers, Peer, Request, Response, Upgraded, let_go
 from afterswarm.http.stream import CHUNK, Stream, close
 
 if TYPE_CHECKING:
@@ -166,9 +166,7 @@ class _Connection:
                         await self._send(h11.Data(data=chunk))
             await self._send(h11.EndOfMessage())
         finally:
-            aclose = getattr(body, "aclose", None)
-            if aclose:
-                await aclose()
+            await let_go(body)
 
     async def _upgrade(self, answer: Upgraded) -> None:
         """h11 knows no hijack with 200, so the head is written by hand."""

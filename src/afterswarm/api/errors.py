@@ -1,0 +1,35 @@
+"""What went wrong, as Docker's clients are told."""
+
+from __future__ import annotations
+
+import msgspec
+
+from afterswarm.api.write import OUT_OF_SEQUENCE
+from afterswarm.http.errors import ConnectFailed, Lost
+from afterswarm.http.message import Response
+from afterswarm.model.refused import Refused
+from afterswarm.ports import Conflict, Fenced, Unavailable
+
+NO_LEADER = (
+    "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too few managers are "
+    "online. Make sure more than half of the managers are online."
+)
+
+
+def answer(error: Exception, engine: str) -> Response | None:
+    """The answer to a request that failed with this; `None` for a bug. `engine` says where the host's engine is."""
+    match error:
+        case Refused():
+            return Response.error(error.status, error.message)
+        case Conflict():
+            return Response.error(500, OUT_OF_SEQUENCE)
+        case Unavailable() | Fenced():
+            return Response.error(503, NO_LEADER)
+        case Lost():
+            return Response.error(503, f"The Docker engine at {engine} went away before it had answered")
+        case ConnectFailed():
+            return Response.error(503, f"Cannot connect to the Docker engine at {engine}: is it running?")
+        case msgspec.DecodeError():
+            return Response.error(400, f"invalid JSON: {error}")
+        case _:
+            return None
