@@ -1,0 +1,121 @@
+"""`/services`: create, list, inspect, update, roll back, remove. Their logs have a file of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from afterswarm.api import decode, filters, lookup, service_view
+from afterswarm.api.host import Host
+from afterswarm.api.write import check_version, replica_of, settle, snapshot_of
+from afterswarm.core.admit import service as admit
+from afterswarm.http.message import Request, Response
+from afterswarm.model.base import Change
+from afterswarm.model.refused import Refused
+from afterswarm.model.service import Service, ServiceSpec
+from afterswarm.model.snapshot import Snapshot
+
+FILTERS = frozenset({"id", "label", "mode", "name", "runtime"})
+_MODES = ("replicated", "global", "replicated-job", "global-job")
+_AUTH = "X-Registry-Auth"
+
+
+async def listing(host: Host, request: Request) -> Response:
+    snap = snapshot_of(host)
+    wanted = filters.parse(request, FILTERS)
+    modes = filters.one_of(wanted, "mode", _MODES, lambda v: f"invalid filter 'mode=[{v}]'")
+    found = []
+    for service in lookup.services(snap):
+        if (
+            filters.prefixed(wanted, "id", service.id)
+            and filters.prefixed(wanted, "name", service.name)
+            and filters.labelled(wanted, "label", service.spec.labels)
+            and filters.exact(wanted, "runtime", service.spec.task_template.runtime or "container")
+            and (not modes or mode(service) in modes)
+        ):
+            shown = service_view.rendered(service, defaults=request.flag("insertDefaults"))
+            if request.flag("status"):
+                shown["ServiceStatus"] = service_view.status(snap, service)
+            found.append(shown)
+    return Response.json(found)
+
+
+def mode(service: Service) -> str:
+    """Docker's word for how many tasks a service has."""
+    chosen = service.spec.mode
+    if chosen.global_ is not None:
+        return "global"
+    if chosen.replicated_job is not None:
+        return "replicated-job"
+    return "global-job" if chosen.global_job is not None else "replicated"
+
+
+async def create(host: Host, request: Request) -> Response:
+    replica = replica_of(host)
+    spec = await decode.body(request, ServiceSpec)
+    auth = request.headers.get(_AUTH)
+
+    def decide(snap: Snapshot) -> tuple[Sequence[Change], str]:
+        service = admit.create(snap, spec)
+        return [Change(None, _with_auth(host, service, auth))], service.id
+
+    return Response.json({"ID": await settle(replica, decide), "Warnings": None}, 201)
+
+
+async def inspect(host: Host, request: Request, id: str) -> Response:  # noqa: A002 - the route's word
+    service = lookup.service(snapshot_of(host), id)
+    return Response.json(service_view.rendered(service, defaults=request.flag("insertDefaults")))
+
+
+async def update(host: Host, request: Request, id: str) -> Response:  # noqa: A002
+    """With `?rollback=previous`, the body is ignored, as Docker does."""
+    replica = replica_of(host)
+    version = decode.version(request, "service")
+    spec = await decode.body(request, ServiceSpec)
+    rollback = _rollback(request)
+    if request.arg("registryAuthFrom", "spec") not in ("", "spec", "previous-spec"):
+        raise Refused(400, "unsupported registryAuthFrom value")
+    auth = request.headers.get(_AUTH)
+
+    def decide(snap: Snapshot) -> tuple[Sequence[Change], None]:
+        service = lookup.service(snap, id)
+        check_version(service, version)
+        updated = admit.update(snap, service, spec, rollback=rollback)
+        return [Change(service, _with_auth(host, updated, auth))], None
+
+    await settle(replica, decide)
+    return Response.json({"Warnings": None})
+
+
+def _with_auth(host: Host, service: Service, auth: str) -> Service:
+    """The client's credentials for the registry rest sealed. An update that brings none keeps the ones there are."""
+    return replace(service, pull_auth=host.seal(service.id, auth.encode())) if auth else service
+
+
+def _rollback(request: Request) -> bool:
+    match request.arg("rollback"):
+        case "" | "none":
+            return False
+        case "previous":
+            return True
+        case other:
+            raise Refused(400, f"unrecognized rollback option {other}")
+
+
+async def remove(host: Host, _request: Request, id: str) -> Response:  # noqa: A002
+    def decide(snap: Snapshot) -> tuple[Sequence[Change], None]:
+        service = lookup.service(snap, id)
+        return [Change(service, admit.remove(snap, service))], None
+
+    await settle(replica_of(host), decide)
+    return Response(200)
+
+
+ROUTES = [
+    ("GET", "/services", listing),
+    ("POST", "/services/create", create),
+    ("GET", "/services/{id}", inspect),
+    ("POST", "/services/{id}/update", update),
+    ("DELETE", "/services/{id}", remove),
+]

@@ -1,0 +1,235 @@
+"""A host for the API: a real cache over the store in memory, and an engine that knows networks, on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from afterswarm.api.app import App
+from afterswarm.api.host import InitRequest, JoinRequest, LocalInfo
+from afterswarm.control.cache import Cache
+from afterswarm.http.client import Client
+from afterswarm.http.message import Request, Response
+from afterswarm.http.server import serve_unix
+from afterswarm.model.base import Change, Obj
+from afterswarm.model.cluster import Cluster, JoinTokens
+from afterswarm.model.network import Network
+from afterswarm.model.node import Description, Engine, Leader, Node, NodeReport, NodeSpec, NodeState, Role
+from afterswarm.model.refused import Refused
+from afterswarm.model.service import Platform, Resources
+from afterswarm.sim.store import SimStore
+
+EPOCH = 1_700_000_000.0
+
+
+class StillClock:
+    def now(self) -> float:
+        return EPOCH
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(0 if seconds < 1 else seconds)
+
+
+class FakeEngine:
+    """Networks as the engine keeps them; everything else is empty. Remembers what was asked."""
+
+    def __init__(self) -> None:
+        self.networks: dict[str, dict[str, Any]] = {}
+        self.asked: list[tuple[str, str]] = []
+        self.add("bridge")
+
+    def add(self, name: str, labels: dict[str, str] | None = None, driver: str = "bridge", **more: Any) -> str:
+        key = f"{len(self.networks) + 0xE0:064x}"
+        self.networks[key] = {
+            "Name": name,
+            "Id": key,
+            "Created": "2024-01-01T00:00:00Z",
+            "Scope": "local",
+            "Driver": driver,
+            "EnableIPv6": False,
+            "IPAM": {"Driver": "default", "Options": None, "Config": []},
+            "Internal": False,
+            "Containers": {},
+            "Options": {},
+            "Labels": labels or {},
+        } | more
+        return key
+
+    async def __call__(self, request: Request) -> Response:
+        self.asked.append((request.method, request.target))
+        path = re.sub(r"^/v\d\.\d+", "", request.path)
+        filters = json.loads(request.arg("filters") or "{}")
+        if path == "/_ping":
+            return Response(200, [("Api-Version", "1.41"), ("OSType", "linux")], b"OK")
+        if path == "/version":
+            return Response.json({"Version": "20.10.24", "ApiVersion": "1.41", "MinAPIVersion": "1.12", "Os": "linux"})
+        if path == "/info":
+            return Response.json({"Name": "one", "ServerVersion": "20.10.24", "OSType": "linux", "Swarm": {}})
+        if path == "/networks":
+            labels = filters.get("label", [])
+            return Response.json([n for n in self.networks.values() if all(self._has(n, text) for text in labels)])
+        if path == "/networks/create":
+            return Response.json({"Id": self.add(json.loads(await request.read())["Name"]), "Warning": ""}, 201)
+        if path == "/networks/prune":
+            return Response.json({"NetworksDeleted": None})
+        if found := re.match(r"/networks/([^/]+)", path):
+            return self._network(request, found[1])
+        return Response.error(404, "page not found")
+
+    def _network(self, request: Request, term: str) -> Response:
+        key = next((k for k, n in self.networks.items() if term in (k, n["Name"]) or k.startswith(term)), None)
+        if key is None:
+            return Response.error(404, f"network {term} not found")
+        if request.method == "DELETE":
+            del self.networks[key]
+            return Response(204)
+        return Response.json(self.networks[key]) if request.method == "GET" else Response(200)
+
+    @staticmethod
+    def _has(network: dict[str, Any], text: str) -> bool:
+        key, _, value = text.partition("=")
+        return key in network["Labels"] and (not value or network["Labels"][key] == value)
+
+
+class FakeHost:
+    """Implements `api.host.Host`: node "one" leads, "two" is a manager and "three" a worker."""
+
+    def __init__(self, engine: Client, cache: Cache) -> None:
+        self.engine = engine
+        self.cache = cache
+        self.replica: Cache | None = cache
+        self.node_id = "one" + "0" * 22
+        self.clock = StillClock()
+        self.state = LocalInfo(state="active", node_addr="10.77.0.1", control_available=True)
+        self.calls: list[object] = []
+        self.refusal: Refused | None = None
+
+    def local(self) -> LocalInfo:
+        return self.state
+
+    def become(self, state: LocalInfo, node_id: str = "") -> None:
+        self.state, self.node_id = state, node_id
+        self.replica = None
+
+    async def init(self, request: InitRequest) -> str:
+        self._called(request)
+        return "one" + "0" * 22
+
+    async def join(self, request: JoinRequest) -> None:
+        self._called(request)
+
+    async def leave(self, *, force: bool) -> None:
+        self._called(("leave", force))
+
+    def engine_of(self, node_id: str) -> tuple[Client, str]:
+        return self.engine, "" if node_id == self.node_id else "/engine"
+
+    def seal(self, object_id: str, data: bytes) -> str:
+        return b64encode(f"{object_id}:".encode() + data[::-1]).decode()
+
+    def unseal(self, object_id: str, sealed: str) -> bytes:
+        bound, _, data = b64decode(sealed).partition(b":")
+        assert bound == object_id.encode()
+        return data[::-1]
+
+    async def rotate_token(self, *, worker: bool, manager: bool) -> None:
+        self._called(("rotate", worker, manager))
+
+    def _called(self, what: object) -> None:
+        if self.refusal:
+            raise self.refusal
+        self.calls.append(what)
+
+
+class Api:
+    """The API as a client sees it, without the connection."""
+
+    def __init__(self, host: FakeHost) -> None:
+        self.host = host
+        self.app = App(host)
+
+    async def __call__(
+        self, method: str, target: str, body: object = None, *, headers: list[tuple[str, str]] | None = None
+    ) -> tuple[int, Any]:
+        data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        request = Request(method, target, headers or [], data)
+        answer = await self.app(request)
+        assert isinstance(answer, Response)
+        raw = answer.body if isinstance(answer.body, bytes) else b"".join([chunk async for chunk in answer.body])
+        return answer.status, json.loads(raw) if raw.strip() else None
+
+    async def ok(self, method: str, target: str, body: object = None) -> Any:
+        status, answer = await self(method, target, body)
+        assert status < 300, (status, answer)
+        return answer
+
+    async def fails(self, method: str, target: str, body: object = None) -> tuple[int, str]:
+        status, answer = await self(method, target, body)
+        assert status >= 400, (status, answer)
+        return status, answer["message"]
+
+    async def write(self, *objects: Obj) -> None:
+        """Store these objects as they are, as some other part of the swarm would."""
+        for obj in objects:
+            snap = self.host.cache.snapshot()
+            old = next((o for o in _all(snap) if type(o) is type(obj) and o.id == obj.id), None)
+            await self.host.cache.commit([Change(old, obj)])
+
+    def stored(self, cls: type[Obj]) -> list[Any]:
+        return [o for o in _all(self.host.cache.snapshot()) if isinstance(o, cls)]
+
+
+def _all(snap: Any) -> list[Obj]:
+    fields = (getattr(snap, name) for name in snap.__struct_fields__ if not name.startswith("tasks_by"))
+    return [obj for found in fields if isinstance(found, dict) for obj in found.values()]
+
+
+def members() -> list[Obj]:
+    found: list[Obj] = [
+        Cluster(id="cluster00000000000000000x", tokens=JoinTokens(worker="SWMTKN-w", manager="SWMTKN-m"))
+    ]
+    for n, (name, role) in enumerate([("one", Role.MANAGER), ("two", Role.MANAGER), ("three", Role.WORKER)], 1):
+        key = name + "0" * (25 - len(name))
+        found.append(Node(id=key, spec=NodeSpec(role=role), role=role, state=NodeState.READY))
+        description = Description(
+            hostname=f"swarm-{n}",
+            platform=Platform(architecture="x86_64", os="linux"),
+            resources=Resources(nano_cpus=2_000_000_000, memory_bytes=1 << 32),
+            engine=Engine(engine_version="20.10.24", labels={"disk": "ssd"} if n == 1 else {}),
+        )
+        found.append(NodeReport(id=key, description=description, address=f"10.77.0.{n}"))
+    ingress = Network(id="ingress000000000000000000", subnet="10.0.0.0/24", gateway="10.0.0.1", vni=4096)
+    spec = msgspec.structs.replace(ingress.spec, name="ingress", ingress=True, scope="swarm")
+    return [*found, msgspec.structs.replace(ingress, spec=spec), Leader(id="leader", node_id="one" + "0" * 22)]
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+async def host(engine: FakeEngine, tmp_path: Path) -> AsyncIterator[FakeHost]:
+    store = SimStore(0)
+    store.apply([Change(None, msgspec.structs.replace(o, created=EPOCH, updated=EPOCH)) for o in members()], seen=1)
+    cache = Cache(store, StillClock())
+    client = Client.unix(tmp_path / "engine.sock")
+    async with serve_unix(tmp_path / "engine.sock", engine), asyncio.TaskGroup() as group:
+        following = group.create_task(cache.run())
+        await cache.synced.wait()
+        yield FakeHost(client, cache)
+        following.cancel()
+        client.close()
+
+
+@pytest.fixture
+def api(host: FakeHost) -> Api:
+    return Api(host)
