@@ -21,9 +21,7 @@ def authority() -> ca.Authority:
     return ca.found(NOW)
 
 
-def issue(
-    authority: ca.Authority, request: str, role: Role = Role.MANAGER, lifetime: float = 90 * DAY
-) -> x509.Certificate:
+def issue(authority: ca.Authority, request: str, lifetime: float = 90 * DAY) -> x509.Certificate:
     text = ca.issue(
         authority,
         request,

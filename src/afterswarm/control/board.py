@@ -1,0 +1,157 @@
+"""The sections of `Wanted`, encoded: what sessions share is computed once, and only where a change touched it.
+
+`core.wanted` decides what is in them. Here is only the bookkeeping: which services' routes to compute again, and
+putting the encoded pieces together for one node.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from afterswarm.control.seal import Unreadable
+from afterswarm.core import wanted
+from afterswarm.model.base import Change, Obj
+from afterswarm.model.cluster import Cluster
+from afterswarm.model.network import Network
+from afterswarm.model.node import Node, NodeReport, NodeState
+from afterswarm.model.secret import Config, Secret
+from afterswarm.model.service import Service
+from afterswarm.model.session import SecretData
+from afterswarm.model.snapshot import Snapshot
+from afterswarm.model.task import Report, Task
+
+log = logging.getLogger(__name__)
+
+Unseal = Callable[[str, str], bytes]  # (object id, sealed text) -> clear; raises seal.Unreadable
+
+_encode = msgspec.json.Encoder().encode
+
+
+class _Route(msgspec.Struct, frozen=True):
+    encoded: bytes
+    networks: frozenset[str]
+    everywhere: bool
+
+
+class Board:
+    """Give it every batch of changes (`take`), then `refresh`, then ask for `sections`. All of it is synchronous."""
+
+    def __init__(self, unseal: Unseal) -> None:
+        self._unseal = unseal
+        self._routes: dict[str, _Route] = {}
+        self._peers = b"[]"
+        self._beat_key: tuple[str, bytes] = ("", b'""')
+        self._data: dict[str, tuple[int, bytes]] = {}  # secret or config id -> (rev, encoded)
+        self._services: dict[str, None] = {}  # whose route to compute again
+        self._nodes: dict[str, None] = {}  # whose own sections changed
+        self._everyone = False
+        self._peers_moved = False
+
+    def take(self, snap: Snapshot, changes: Iterable[Change]) -> None:
+        """Note what these changes touch."""
+        for change in changes:
+            match change.obj:
+                case Task() | Report():
+                    for obj in (change.old, change.new):
+                        if isinstance(obj, Task | Report):
+                            self._services[obj.service_id] = None
+                            self._nodes[obj.node_id] = None
+                case Service(id=service_id):
+                    self._services[service_id] = None
+                case Node(id=node_id):
+                    self._peers_moved = True
+                    self._nodes[node_id] = None
+                    if _down(change.old) != _down(change.new):
+                        self._services.update((t.service_id, None) for t in snap.tasks_on(node_id))
+                case NodeReport():
+                    self._peers_moved = True
+                case Secret(id=object_id) | Config(id=object_id):
+                    self._data.pop(object_id, None)
+                    self._everyone = True
+                case Network() | Cluster():
+                    self._everyone = True
+                case _:
+                    pass
+
+    def refresh(self, snap: Snapshot) -> Iterable[str] | None:
+        """Compute what was touched. Returns the nodes whose sections may differ now, `None` for all."""
+        for service_id in self._services:
+            service = snap.services.get(service_id)
+            old = self._routes.pop(service_id, None)
+            if service is not None:
+                self._routes[service_id] = _Route(
+                    encoded=_encode(wanted.route(snap, service)),
+                    networks=wanted.networks_of(snap, service),
+                    everywhere=wanted.publishes(service),
+                )
+            if old != self._routes.get(service_id):
+                self._everyone = True
+        if self._peers_moved:
+            peers = _encode(wanted.peers(snap))
+            self._everyone |= peers != self._peers
+            self._peers = peers
+        self._data = {i: kept for i, kept in self._data.items() if i in snap.secrets or i in snap.configs}
+        touched = None if self._everyone else list(self._nodes)
+        self._services, self._nodes = {}, {}
+        self._everyone = self._peers_moved = False
+        return touched
+
+    def sections(self, snap: Snapshot, node_id: str) -> dict[str, bytes]:
+        """Every section of this node's `Wanted` by its name in JSON, encoded."""
+        own = wanted.placement(snap, node_id)
+        routes = (
+            route.encoded
+            for _, route in sorted(self._routes.items())
+            if route.everywhere or not route.networks.isdisjoint(own.network_ids)
+        )
+        return {
+            "role": _encode(wanted.role(snap, node_id)),
+            "peers": self._peers,
+            "networks": _encode(wanted.networks(snap, own.network_ids)),
+            "secrets": _array(self._secret(snap.secrets[i]) for i in own.secret_ids),
+            "configs": _array(self._config(snap.configs[i]) for i in own.config_ids),
+            "routes": _array(routes),
+            "tasks": _encode(own.tasks),
+            "beat_key": self._beat(snap),
+        }
+
+    def _secret(self, secret: Secret) -> bytes:
+        return self._kept(secret, lambda: self._unseal(secret.id, secret.sealed))
+
+    def _config(self, config: Config) -> bytes:
+        return self._kept(config, lambda: base64.b64decode(config.spec.data))
+
+    def _kept(self, obj: Secret | Config, data: Callable[[], bytes]) -> bytes:
+        rev, encoded = self._data.get(obj.id, (-1, b""))
+        if rev != obj.rev:
+            try:
+                encoded = _encode(SecretData(id=obj.id, name=obj.name, data=data()))
+            except Unreadable:
+                log.error("%s cannot be opened with this swarm's key: its tasks will wait for it", obj.name)  # noqa: TRY400
+                encoded = b""
+            self._data[obj.id] = (obj.rev, encoded)
+        return encoded
+
+    def _beat(self, snap: Snapshot) -> bytes:
+        cluster = snap.cluster
+        sealed = cluster.beat_key if cluster else ""
+        if cluster and sealed != self._beat_key[0]:
+            try:
+                clear = self._unseal(f"{cluster.id}/beat-key", sealed)
+            except Unreadable:
+                log.error("the key of the beats cannot be opened with this swarm's key")  # noqa: TRY400
+                clear = b""
+            self._beat_key = (sealed, _encode(clear))
+        return self._beat_key[1]
+
+
+def _array(encoded: Iterable[bytes]) -> bytes:
+    return b"[" + b",".join(e for e in encoded if e) + b"]"
+
+
+def _down(obj: Obj | None) -> bool | None:
+    return obj.state == NodeState.DOWN if isinstance(obj, Node) else None

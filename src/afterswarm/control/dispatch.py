@@ -1,0 +1,220 @@
+"""The manager's end of agents' sessions: tells each host what it should be doing and writes down what it says.
+
+A session says nothing about whether its node is alive: that is judged by beats. A manager whose store cannot be reached
+keeps its sessions and sends nothing new, so that nothing changes on hosts because of it.
+
+An agent says which revision it has seen from another manager; it is told nothing older, since what was started since
+would be stopped again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+
+import msgspec
+
+from afterswarm.control.board import Board, Unseal
+from afterswarm.control.reporting import Reporting
+from afterswarm.core.certificate import Holder, holder
+from afterswarm.http.message import Request, Response, Stream, Upgraded
+from afterswarm.model.base import Change
+from afterswarm.model.node import NodeReport
+from afterswarm.model.session import BEAT, SEEN, SILENCE, Applied, Down, Hello, Reports, ToManager, Up, Welcome
+from afterswarm.model.task import Task
+from afterswarm.ports import Clock, Replica
+
+GATHER = 0.02  # seconds; changes that come within it are sent together
+
+log = logging.getLogger(__name__)
+
+_decode = msgspec.json.Decoder(ToManager).decode
+_encode = msgspec.json.Encoder().encode
+_DOWN = _encode(Down()) + b"\n"
+
+
+class _Over(Exception):
+    """The session has ended, and why."""
+
+
+class _Session:
+    """One agent that is connected. `sent` holds the sections as it knows them."""
+
+    def __init__(self, node_id: str, stream: Stream) -> None:
+        self.node_id = node_id
+        self.stream = stream
+        self.sent: dict[str, bytes] = {}
+        self.dirty = True  # its sections may differ from `sent`
+        self.woken = asyncio.Event()
+        self.removed = False
+        self.label = 0  # `rev` of the last `Wanted`
+        self.basis = 0  # every route of this revision was in it, or has not changed since
+        self.acked = 0  # `rev` of the last `Applied`
+
+    def wake(self) -> None:
+        self.dirty = True
+        self.woken.set()
+
+
+class Dispatcher:
+    """`session` is the handler of `POST /session`; `run` must be running for it to have anything to say."""
+
+    def __init__(self, replica: Replica, me: str, unseal: Unseal, clock: Clock) -> None:
+        self.applied: dict[str, int] = {}  # node id -> revision that its kernel routes by
+        self._replica = replica
+        self._me = me
+        self._clock = clock
+        self._board = Board(unseal)
+        self._reporting = Reporting(replica, clock)
+        self._sessions: dict[_Session, None] = {}
+        self._touched = asyncio.Event()
+        self._basis = 0  # the board holds every change up to this revision
+
+    @property
+    def connected(self) -> set[str]:
+        """Nodes that have a session with this manager."""
+        return {session.node_id for session in self._sessions}
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._reporting.run())
+            group.create_task(self._tell())
+            async for changes in self._replica.changes():
+                self._take(changes)
+
+    async def session(self, request: Request) -> Response | Upgraded:
+        """503 while this manager knows nothing yet, 410 for a node that was removed."""
+        who = holder(request.peer.certificate) if request.peer else None
+        snap = self._replica.snapshot()
+        if who is None:
+            return Response.error(403, "a certificate of this swarm is needed")
+        if snap.cluster is None or not self._basis:
+            return Response.error(503, "this manager is not ready yet")
+        if who.node_id not in snap.nodes:
+            return Response.error(410, f"node {who.node_id} is not part of this swarm")
+        try:
+            seen = int(request.headers.get(SEEN, "0"))
+        except ValueError:
+            return Response.error(400, f"{SEEN} is not a revision")
+
+        async def run(stream: Stream) -> None:
+            await self._serve(who, stream, seen)
+
+        return Upgraded(run, [("Connection", "Upgrade"), ("Upgrade", "afterswarm-session")])
+
+    # ---- changes of the store ----------------------------------------------------------------------------------
+
+    def _take(self, changes: list[Change]) -> None:
+        snap = self._replica.snapshot()
+        self._board.take(snap, changes)
+        for change in changes:
+            if isinstance(change.old, Task) and change.new is None and change.old.id in snap.reports:
+                self._reporting.forget(change.old.id)
+        self._touched.set()
+
+    async def _tell(self) -> None:
+        while True:
+            await self._touched.wait()
+            basis = self._replica.snapshot().rev  # its changes are all taken by the end of the pause
+            await self._clock.sleep(GATHER)
+            self._touched.clear()
+            snap = self._replica.snapshot()
+            nodes = self._board.refresh(snap)
+            self._basis = basis
+            for session in self._sessions:
+                session.removed = session.node_id not in snap.nodes
+                if nodes is None or session.node_id in nodes or session.removed:
+                    session.wake()
+                elif not session.dirty:
+                    self._settle(session)
+
+    def _settle(self, session: _Session) -> None:
+        """Nothing is left to send to this node: what it has applied is as good as the newest."""
+        session.basis = self._basis
+        if session.acked == session.label:
+            self.applied[session.node_id] = session.basis
+
+    # ---- one session -------------------------------------------------------------------------------------------
+
+    async def _serve(self, who: Holder, stream: Stream, seen: int) -> None:
+        session = _Session(who.node_id, stream)
+        self._sessions[session] = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._hear(session))
+                group.create_task(self._speak(session, seen))
+                group.create_task(self._catch_up(session, seen))
+        except* (_Over, ConnectionError) as ended:
+            log.info("session with %s ended: %s", who.node_id, ended.exceptions[0])
+        finally:
+            del self._sessions[session]
+
+    async def _hear(self, session: _Session) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE):
+                    line = await session.stream.readline()
+            except TimeoutError:
+                raise _Over("it fell silent") from None
+            if not line.endswith(b"\n"):
+                raise _Over("it hung up")
+            try:
+                message: ToManager = _decode(line)
+            except msgspec.DecodeError as error:
+                raise _Over(f"it sent nonsense: {error}") from error
+            match message:
+                case Hello():
+                    self._greeted(session, message)
+                case Reports(reports=reports):
+                    for report in reports:
+                        self._reporting.put(msgspec.structs.replace(report, node_id=session.node_id))
+                case Applied(rev=rev):
+                    session.acked = rev
+                    if rev == session.label:
+                        self.applied[session.node_id] = session.basis
+                case Up():
+                    pass
+
+    def _greeted(self, session: _Session, hello: Hello) -> None:
+        report = NodeReport(
+            id=session.node_id,
+            description=hello.description,
+            address=hello.address,
+            data_path=hello.data_path,
+            session_with=self._me,
+            member_id=hello.member_id,
+        )
+        self._reporting.put_node(report)
+
+    async def _speak(self, session: _Session, seen: int) -> None:
+        await session.stream.write(_encode(Welcome(node_id=session.node_id, manager_id=self._me)) + b"\n")
+        while True:
+            session.woken.clear()
+            news = self._news(session) if self._replica.snapshot().rev >= seen else None
+            await session.stream.write(news or _DOWN)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEAT):
+                    await session.woken.wait()
+
+    async def _catch_up(self, session: _Session, seen: int) -> None:
+        await self._replica.reach(seen)
+        session.wake()
+
+    def _news(self, session: _Session) -> bytes | None:
+        """The sections that changed since they were sent, as one line."""
+        if session.removed:
+            raise _Over("the node was removed from the swarm")
+        if not session.dirty:
+            return None
+        session.dirty = False
+        snap = self._replica.snapshot()
+        sections = self._board.sections(snap, session.node_id)
+        news = {name: text for name, text in sections.items() if session.sent.get(name) != text}
+        session.sent = sections
+        if not news:
+            self._settle(session)
+            return None
+        session.label, session.basis = snap.rev, self._basis
+        fields = b"".join(b',"%s":%s' % (name.encode(), text) for name, text in news.items())
+        return b'{"type":"Wanted","rev":%d%s}\n' % (snap.rev, fields)
