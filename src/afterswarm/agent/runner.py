@@ -86,10 +86,10 @@ class Runner:
                 if await self._turn():
                     return
             except EngineGone as why:
-                self._troubled(str(why), said=self.report.state < TaskState.RUNNING)
+                self.troubled(str(why), said=self.report.state < TaskState.RUNNING)
                 await self._pause(RETRY)
             except EngineError as why:
-                self._troubled(why.message)
+                self.troubled(why.message)
                 await self._pause(RETRY)
 
     async def _turn(self) -> bool:
@@ -172,7 +172,7 @@ class Runner:
         except (Refused, FilesRefused) as why:
             self._learnt(error=str(why))
         except NotHere as why:
-            self._troubled(str(why))
+            self.troubled(str(why))
             await self._pause(RETRY)
 
     async def _start(self, shown: Seen | None) -> None:
@@ -191,7 +191,7 @@ class Runner:
         except FilesRefused as why:
             self._learnt(error=str(why))
         except NotHere as why:
-            self._troubled(str(why))
+            self.troubled(str(why))
             await self._pause(RETRY)
 
     async def _stop(self, step: Stop) -> None:
@@ -213,7 +213,8 @@ class Runner:
         """A step has been taken: remember it, and forget what kept it from being taken."""
         self._known = replace(self._known, trouble="", **facts)
 
-    def _troubled(self, words: str, *, said: bool = True) -> None:
+    def troubled(self, words: str, *, said: bool = True) -> None:
+        """Something keeps the next step from being taken for now, and what."""
         log.warning("task %s: %s", self.task.id, words)
         if said and not container.is_over(self.report):
             self._known = replace(self._known, trouble=words)

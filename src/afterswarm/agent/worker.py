@@ -120,8 +120,9 @@ class Worker:
             try:
                 await runner.run()
                 break
-            except Exception:  # one task's surprise must not end the others'
+            except Exception as why:  # one task's surprise must not end the others'
                 log.exception("task %s: unexpected; trying again", runner.task.id)
+                runner.troubled(str(why) or type(why).__name__)
                 await self._clock.sleep(RESYNC)
         del self._runners[runner.task.id]
         self._look_again.set()
