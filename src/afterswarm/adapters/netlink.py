@@ -1,0 +1,97 @@
+"""VXLAN devices, their forwarding entries, and the settings of the bridges that they are on.
+
+Through iproute2's batch mode, not a netlink library: that would be 12 MB in every worker for a few changes a minute.
+Only devices whose name begins with ours are ever looked at.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from afterswarm.adapters.programs import run
+from afterswarm.core.dataplane import diff
+from afterswarm.core.dataplane.vxlan import PREFIX, Link
+
+
+def sync(wanted: Collection[Link]) -> None:
+    """Make the devices these. One whose bridge is not there (the engine has just taken it away) waits for the next."""
+    bridges = _bridges()
+    wanted = [link for link in wanted if link.bridge in bridges]
+    links, forwarding = [], []
+    for step in diff.steps(_devices(bridges), wanted):
+        match step:
+            case diff.Delete(name):
+                links.append(f"link del dev {name}")
+            case diff.Create(link):
+                how = f"id {link.vni} local {link.local} dstport {link.port} nolearning"
+                links += [f"link add {link.name} type vxlan {how}", *_settings(link)]
+            case diff.Adjust(link):
+                links += _settings(link)
+            case diff.Learn(name, mac, host):
+                forwarding.append(f"fdb append {mac} dev {name} dst {host} self permanent")
+            case diff.Unlearn(name, mac, host):
+                forwarding.append(f"fdb del {mac} dev {name} dst {host} self permanent")
+    if links:
+        run("ip", "-batch", "-", stdin="\n".join(links) + "\n")
+    if forwarding:
+        run("bridge", "-batch", "-", stdin="\n".join(forwarding) + "\n")
+    if wanted:
+        _sysctl("net/ipv4/ip_forward", 1)
+    for link in wanted:
+        _sysctl(f"net/ipv4/conf/{link.bridge}/rp_filter", 2)  # answers may come through another of our bridges
+        if link.ingress:
+            _sysctl(f"net/ipv4/conf/{link.bridge}/route_localnet", 1)  # 127.0.0.1:port; the ruleset guards it
+
+
+def _settings(link: Link) -> list[str]:
+    return [
+        f"link set dev {link.name} addrgenmode none mtu {link.mtu}",
+        f"link set dev {link.name} master {link.bridge}",
+        f"link set dev {link.name} up",
+        f"link set dev {link.bridge} address {link.bridge_mac}",
+    ]
+
+
+def _bridges() -> dict[str, str]:
+    """Name -> MAC of every bridge."""
+    return {link["ifname"]: link["address"] for link in _json("ip", "-j", "link", "show", "type", "bridge")}
+
+
+def _devices(bridges: dict[str, str]) -> list[Link]:
+    """Our devices as they are. One that is not as `_settings` makes it shows by an empty bridge."""
+    found = _json("ip", "-j", "-d", "link", "show", "type", "vxlan")
+    ours = [link for link in found if link["ifname"].startswith(PREFIX)]
+    fdb: dict[str, list[tuple[str, str]]] = {link["ifname"]: [] for link in ours}
+    for entry in _json("bridge", "-j", "fdb", "show") if ours else []:
+        if entry.get("ifname") in fdb and "dst" in entry:
+            fdb[entry["ifname"]].append((entry["mac"], entry["dst"]))
+    return [_device(link, bridges, tuple(sorted(fdb[link["ifname"]]))) for link in ours]
+
+
+def _device(link: dict[str, Any], bridges: dict[str, str], fdb: tuple[tuple[str, str], ...]) -> Link:
+    data = link["linkinfo"]["info_data"]
+    bridge = link.get("master", "") if "UP" in link["flags"] else ""
+    return Link(
+        name=link["ifname"],
+        vni=data.get("id", 0),
+        local=data.get("local", ""),
+        port=data.get("port", 0),
+        mtu=link["mtu"],
+        bridge=bridge,
+        bridge_mac=bridges.get(bridge, ""),
+        fdb=fdb,
+    )
+
+
+def _json(*command: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(run(*command) or "[]")
+    return [item for item in found if item]  # old versions print {} for what a filter left out
+
+
+def _sysctl(name: str, value: int) -> None:
+    path = Path("/proc/sys") / name
+    if path.read_text().strip() != str(value):
+        path.write_text(str(value))

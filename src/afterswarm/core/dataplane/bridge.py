@@ -1,0 +1,56 @@
+"""The engine's own network behind an overlay network on one host: what to ask for, and whether one found will do."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from typing import Any
+
+from afterswarm.core.dataplane.vxlan import bridge_name
+from afterswarm.model.network import Network
+
+LABEL = "io.afterswarm.network"  # value: the network's id
+_NAME = "com.docker.network.bridge.name"
+
+
+def body(network: Network, gateway: str, mtu: int) -> dict[str, Any]:
+    """Of `POST /networks/create`. Same name and subnet on every host; the gateway is this host's own."""
+    return {
+        "Name": network.name,
+        "CheckDuplicate": True,
+        "Driver": "bridge",
+        "Internal": network.spec.internal,
+        "Attachable": network.spec.attachable,
+        "IPAM": {"Driver": "default", "Config": [{"Subnet": network.subnet, "Gateway": gateway}]},
+        "Options": {
+            _NAME: bridge_name(network.id),
+            "com.docker.network.driver.mtu": str(mtu),
+            # outwards only; the engine's rule leaves alone what stays on the bridge
+            "com.docker.network.bridge.enable_ip_masquerade": str(not network.spec.internal).lower(),
+        },
+        "Labels": {LABEL: network.id},
+    }
+
+
+def fits(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether an engine's network is what `body` asks for, in all that matters to containers."""
+    return (
+        found.get("Name") == wanted["Name"]
+        and bool(found.get("Internal")) == wanted["Internal"]
+        and _pools(found) == _pools(wanted)
+        and all((found.get("Options") or {}).get(key) == value for key, value in wanted["Options"].items())
+        and (found.get("Labels") or {}).get(LABEL) == wanted["Labels"][LABEL]
+    )
+
+
+def in_the_way(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether one of our networks must go before the wanted one can be made: same name, bridge or addresses."""
+    return (
+        found.get("Name") == wanted["Name"]
+        or (found.get("Options") or {}).get(_NAME) == wanted["Options"][_NAME]
+        or any(IPv4Network(a).overlaps(IPv4Network(b)) for a, _ in _pools(found) for b, _ in _pools(wanted))
+    )
+
+
+def _pools(network: dict[str, Any]) -> list[tuple[str, str]]:
+    config = (network.get("IPAM") or {}).get("Config") or []
+    return [(pool.get("Subnet", ""), pool.get("Gateway", "")) for pool in config]

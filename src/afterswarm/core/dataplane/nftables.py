@@ -1,0 +1,151 @@
+"""The nft rulesets of a host (published ports) and of a container (virtual addresses), as text.
+
+Each is one transaction that replaces our one table, `ip afterswarm`. Host and containers never share a namespace, so
+they may share its name. One chain per published port and per virtual address holds the choice among targets: how one
+is picked may change there without touching what leads to it.
+
+A connection to a published port, on the host whose address the client used:
+
+    prerouting/output (local address) -> published map -> chain tcp_8080 -> DNAT to a target in the ingress network
+    postrouting, if the target is elsewhere, or could answer around us: SNAT to this host's ingress gateway
+
+Priorities are ten before Docker's own chains (-100, 100). nft 1.0.6 wants numbers in output chains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from ipaddress import IPv4Network
+
+from afterswarm.core.dataplane.targets import choose, rotate
+from afterswarm.core.dataplane.vxlan import bridge_name
+from afterswarm.model.network import Network
+from afterswarm.model.service import PortConfig
+from afterswarm.model.session import Route, Target
+
+TABLE = "ip afterswarm"
+NOTHING = f"table {TABLE}\ndelete table {TABLE}\n"
+"""Takes our table away; the first line makes sure that there is one."""
+
+
+def host(*, node_id: str, networks: Iterable[Network], routes: Iterable[Route], silent: Collection[str] = ()) -> str:
+    """The ruleset of this host. Without an ingress network, or a gateway of ours in it, nothing is published."""
+    networks = sorted((n for n in networks if n.subnet and node_id in n.gateways), key=lambda n: n.id)
+    ingress = next((n for n in networks if n.spec.ingress), None)
+    if ingress is None:
+        return NOTHING
+    gateway = ingress.gateways[node_id]
+    bridge = bridge_name(ingress.id)
+    published = _published(routes)
+    here = sorted(
+        t.addresses[ingress.id]
+        for t in {t.task_id: t for _, targets in published.values() for t in targets}.values()
+        if t.node_id == node_id and ingress.id in t.addresses
+    )
+    chains = {}
+    for (protocol, port), (target_port, targets) in published.items():
+        chosen = rotate(choose(targets, ingress.id, silent), node_id)
+        chains[f"{protocol}_{port}"] = _pick([t.addresses[ingress.id] for t in chosen], protocol, target_port)
+    verdicts = [f"{protocol} . {port} : goto {protocol}_{port}" for protocol, port in published]
+    inside = sorted({n.subnet for n in networks}, key=IPv4Network)
+    body = [
+        _set("gateways", "type ipv4_addr", [n.gateways[node_id] for n in networks]),
+        _set("inside", "type ipv4_addr; flags interval", ["127.0.0.0/8", *inside]),
+        _set("here", "type ipv4_addr", here),
+        *_chains(chains),
+        _set("published", "type inet_proto . inet_service : verdict", verdicts, kind="map"),
+        _chain(
+            "mesh",
+            "ip daddr @gateways meta l4proto { tcp, udp } th dport 53 return",  # our resolver's, whatever is published
+            "meta l4proto . th dport vmap @published",
+        ),
+        _chain("prerouting", "type nat hook prerouting priority -110; policy accept", "fib daddr type local jump mesh"),
+        _chain("output", "type nat hook output priority -110; policy accept", "fib daddr type local jump mesh"),
+        _chain(
+            "postrouting",
+            "type nat hook postrouting priority 90; policy accept",
+            f'oifname "{bridge}" ct status dnat jump return_path',
+        ),
+        _chain(
+            "return_path",
+            f"ip daddr != @here snat to {gateway}",
+            f"ip saddr @inside snat to {gateway}",  # else the target answers it directly, past our translation
+        ),
+        _chain(  # 127.0.0.1:port needs route_localnet on this bridge; nobody on it may use that to reach our loopback
+            "loopback",
+            "type filter hook prerouting priority -310; policy accept",
+            f'iifname "{bridge}" ip daddr 127.0.0.0/8 drop',
+        ),
+    ]
+    return _table(body)
+
+
+def container(
+    *,
+    task_id: str,
+    attached: Collection[str],
+    networks: Iterable[Network],
+    routes: Iterable[Route],
+    silent: Collection[str] = (),
+) -> str:
+    """The ruleset in the namespace of one task's container: every service's address in its networks.
+
+    `attached` are the ids of its networks. Nobody asks for addresses in the ingress network.
+    """
+    mine = sorted(n.id for n in networks if n.id in attached and not n.spec.ingress)
+    picks: dict[str, str] = {}
+    for route in sorted(routes, key=lambda r: r.service_id):
+        for network_id in mine:
+            vip = route.vips.get(network_id)
+            if vip and route.mode == "vip":
+                chosen = rotate(choose(route.targets, network_id, silent), task_id)
+                picks[vip] = _pick([t.addresses[network_id] for t in chosen])
+    picks = dict(sorted(picks.items()))
+    names = {vip: "vip_" + vip.replace(".", "_") for vip in picks}
+    body = [
+        *_chains({names[vip]: pick for vip, pick in picks.items()}),
+        _set("vips", "type ipv4_addr : verdict", [f"{vip} : goto {name}" for vip, name in names.items()], kind="map"),
+        _chain("output", "type nat hook output priority -110; policy accept", "ip daddr vmap @vips"),
+    ]
+    return _table(body)
+
+
+def _published(routes: Iterable[Route]) -> Mapping[tuple[str, int], tuple[int, Sequence[Target]]]:
+    """Protocol and published port -> target port and targets. The allocator gives a port once; else, first come."""
+    found: dict[tuple[str, int], tuple[int, Sequence[Target]]] = {}
+    for route in sorted(routes, key=lambda r: r.service_id):
+        for port in route.ports:
+            if _is_ingress(port):
+                found.setdefault((port.protocol, port.published_port), (port.target_port, route.targets))
+    return dict(sorted(found.items()))
+
+
+def _is_ingress(port: PortConfig) -> bool:
+    return port.publish_mode == "ingress" and port.published_port > 0 and port.protocol in ("tcp", "udp", "sctp")
+
+
+def _pick(addresses: Sequence[str], protocol: str = "", port: int = 0) -> str:
+    """Round robin; without any address a refusal at once, rather than a client that waits."""
+    if not addresses:
+        return "goto refuse"
+    ring = ", ".join(f"{i} : {address}" for i, address in enumerate(addresses))
+    choice = f"dnat to numgen inc mod {len(addresses)} map {{ {ring} }}"
+    return f"meta l4proto {protocol} {choice} : {port}" if protocol else choice
+
+
+def _chains(chains: Mapping[str, str]) -> list[str]:
+    refuse = _chain("refuse", "meta l4proto tcp reject with tcp reset", "reject")
+    return [refuse, *(_chain(name, rule) for name, rule in chains.items())]
+
+
+def _chain(name: str, *rules: str) -> str:
+    return f"\tchain {name} {{\n" + "".join(f"\t\t{rule}\n" for rule in rules) + "\t}\n"
+
+
+def _set(name: str, head: str, elements: Sequence[str], *, kind: str = "set") -> str:
+    body = f"\t\telements = {{ {', '.join(elements)} }}\n" if elements else ""
+    return f"\t{kind} {name} {{\n\t\t{head}\n{body}\t}}\n"
+
+
+def _table(body: Iterable[str]) -> str:
+    return f"{NOTHING}table {TABLE} {{\n{''.join(body)}}}\n"

@@ -1,0 +1,94 @@
+"""The links that make an engine's bridge one segment with its twins on other hosts.
+
+Per network of this host: the engine's bridge, and on it a VXLAN device whose forwarding entries are all written by
+us (nothing is learned from the wire): one per container and gateway elsewhere, and one per peer for broadcasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address
+
+import msgspec
+
+from afterswarm.model.network import Network
+from afterswarm.model.session import Peer, Route
+
+PORT = 4789
+OVERHEAD = 50  # outer Ethernet, IPv4, UDP and VXLAN headers
+MTU = 1500 - OVERHEAD
+EVERYBODY = "00:00:00:00:00:00"  # where the VXLAN driver looks for broadcasts and unknown addresses
+PREFIX = "asx"
+
+
+class Link(msgspec.Struct, frozen=True):
+    """One VXLAN device and what goes with it. As JSON (`msgspec.to_builtins`) it is what `Kernel.sync_links` takes."""
+
+    name: str
+    vni: int
+    local: str  # source of its packets; left to the kernel, a host with two addresses picks the wrong one
+    bridge: str
+    bridge_mac: str
+    port: int = PORT
+    mtu: int = MTU
+    ingress: bool = False
+    fdb: tuple[tuple[str, str], ...] = ()  # (MAC, host), sorted
+
+
+def bridge_name(network_id: str) -> str:
+    """Of the engine's bridge. 13 characters; the kernel takes 15."""
+    return "asw" + network_id[:10]
+
+
+def device_name(network_id: str) -> str:
+    return PREFIX + network_id[:10]
+
+
+def container_mac(address: str) -> str:
+    return "02:42:" + IPv4Address(address).packed.hex(":")
+
+
+def gateway_mac(address: str) -> str:
+    """Of a host's bridge. Another prefix than containers': who sees a frame knows that a host sent it."""
+    return "02:af:" + IPv4Address(address).packed.hex(":")
+
+
+def links(
+    *, node_id: str, networks: Iterable[Network], routes: Iterable[Route], peers: Iterable[Peer], mtu: int = MTU
+) -> list[Link]:
+    """Every link of this host, by name. None before the swarm has told this host its own address."""
+    hosts = {peer.node_id: peer.data_path or peer.address for peer in peers}
+    local = hosts.pop(node_id, "")
+    if not local:
+        return []
+    routes = list(routes)
+    found = [
+        Link(
+            name=device_name(network.id),
+            vni=network.vni,
+            local=local,
+            bridge=bridge_name(network.id),
+            bridge_mac=gateway_mac(network.gateways[node_id]),
+            mtu=mtu,
+            ingress=network.spec.ingress,
+            fdb=_fdb(network, routes, {node: host for node, host in hosts.items() if host}, node_id),
+        )
+        for network in networks
+        if network.subnet and network.vni and node_id in network.gateways
+    ]
+    return sorted(found, key=lambda link: link.name)
+
+
+def _fdb(
+    network: Network, routes: Iterable[Route], hosts: Mapping[str, str], node_id: str
+) -> tuple[tuple[str, str], ...]:
+    everybody = {(EVERYBODY, host) for host in hosts.values()}
+    owners = {gateway_mac(ip): hosts[node] for node, ip in network.gateways.items() if node in hosts}
+    targets = [t for route in routes for t in route.targets if network.id in t.addresses]
+    for target in sorted(targets, key=lambda t: (t.ready, t.task_id)):  # the last one is right, should two share one
+        mac = container_mac(target.addresses[network.id])
+        if target.node_id in hosts:
+            owners[mac] = hosts[target.node_id]
+        elif target.node_id == node_id:
+            owners.pop(mac, None)
+    return tuple(sorted({*everybody, *owners.items()}))

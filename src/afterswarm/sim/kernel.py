@@ -1,0 +1,47 @@
+"""A kernel in memory: remembers what it was told, and nothing else. One contract suite for this and the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from afterswarm.ports import Json
+
+
+class SimKernel:
+    """`rulesets` by pid (`None`: the host), `links` by name, `forgotten` as (pid, addresses), oldest first.
+
+    `processes` are the pids there are: an `apply` to another raises `ProcessLookupError`, as with a container that
+    has just ended. `broken` makes every call fail with that text.
+    """
+
+    def __init__(self, processes: Collection[int] = ()) -> None:
+        self.processes = set(processes)
+        self.rulesets: dict[int | None, str] = {}
+        self.links: dict[str, Json] = {}
+        self.forgotten: list[tuple[int | None, frozenset[str]]] = []
+        self.writes = 0  # calls that changed something
+        self.broken = ""
+
+    async def apply(self, ruleset: str, *, netns_pid: int | None = None) -> None:
+        self._check(netns_pid)
+        if self.rulesets.get(netns_pid) != ruleset:
+            self.rulesets[netns_pid] = ruleset
+            self.writes += 1
+
+    async def sync_links(self, links: Sequence[Json]) -> None:
+        self._check(None)
+        wanted = {link["name"]: link for link in links}
+        if self.links != wanted:
+            self.links = wanted
+            self.writes += 1
+
+    async def forget_flows(self, addresses: Collection[str], *, netns_pid: int | None = None) -> None:
+        self._check(netns_pid)
+        if addresses:
+            self.forgotten.append((netns_pid, frozenset(addresses)))
+
+    def _check(self, pid: int | None) -> None:
+        if self.broken:
+            raise OSError(self.broken)
+        if pid is not None and pid not in self.processes:
+            raise ProcessLookupError(pid)
