@@ -1,0 +1,221 @@
+"""What a host does as a member of a swarm: containers, network, beats, session; a manager has its own part besides."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import socket
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from afterswarm import __version__
+from afterswarm.adapters.engine import DockerEngine
+from afterswarm.adapters.kernel import LinuxKernel
+from afterswarm.agent.beats import Beats
+from afterswarm.agent.identity import Credentials, Identity
+from afterswarm.agent.network import Network
+from afterswarm.agent.renewal import Renewal, connector
+from afterswarm.agent.resolver import Resolver
+from afterswarm.agent.session import Session
+from afterswarm.agent.worker import Worker
+from afterswarm.control.gate import Routes, router
+from afterswarm.core.certificate import Holder
+from afterswarm.daemon.config import Config
+from afterswarm.http.client import Client
+from afterswarm.http.server import serve_tcp
+from afterswarm.model.enrolment import PORT
+from afterswarm.model.node import Description, Role
+from afterswarm.model.session import Hello, Wanted
+from afterswarm.model.task import Report
+from afterswarm.ports import Clock, Replica
+
+if TYPE_CHECKING:
+    from afterswarm.control.founding import Founded
+    from afterswarm.daemon.manager import Manager
+
+log = logging.getLogger(__name__)
+
+Follow = Callable[[Replica], Coroutine[None, None, None]]
+
+
+class Agent:
+    """`run` it while the node is in a swarm. `removed` tells why it ended by itself."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        credentials: Credentials,
+        identity: Identity,
+        clock: Clock,
+        engine: Client,
+        description: Callable[[], Awaitable[Description]],
+        follow: Follow,
+    ) -> None:
+        self.removed = False
+        self.manager: Manager | None = None
+        self.managers: list[tuple[str, str]] = []  # (node id, address) of the swarm's managers
+        self._config = config
+        self._credentials = credentials
+        self._identity = identity
+        self._clock = clock
+        self._client = engine
+        self._describe = description
+        self._description = Description()
+        self._follow = follow
+        self._managing: asyncio.Task[None] | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._over = asyncio.Event()
+        self._seen = Wanted()
+        self._beats = Beats(node_id=identity.node_id, clock=clock, run_dir=config.run)
+        driver = DockerEngine(engine)
+        self._network = Network(
+            engine=driver,
+            kernel=LinuxKernel(),
+            node_id=identity.node_id,
+            clock=clock,
+            heard=self._beats.heard,
+            applied=self._applied,
+        )
+        self._resolver = Resolver(zone=lambda: self._network.zone, addresses=self._network.gateways, clock=clock)
+        self._worker = Worker(
+            engine=driver,
+            network=self._network,
+            clock=clock,
+            node_id=identity.node_id,
+            hostname=socket.gethostname(),
+            run_dir=config.run,
+            report=self._report,
+        )
+        connect = connector(credentials)
+        self._connect = connect
+        self._renewal = Renewal(credentials, clock, connect, self._role_changed)
+        self._session = Session(
+            connect=connect,
+            managers=lambda: credentials.identity.managers if credentials.identity else [],
+            local=lambda: identity.address if self.manager and self.manager.routes else "",
+            hello=self._hello,
+            reports=self._worker.reports,
+            on_wanted=self._want,
+            on_managers=credentials.remember,
+            removed=self._on_removed,
+            clock=clock,
+        )
+
+    @property
+    def connected(self) -> bool:
+        """Whether a manager tells this node what to do."""
+        return bool(self._session.manager_id)
+
+    def working(self) -> bool:
+        """Whether the node is what it came to be: known to the swarm and, a manager, able to answer for it."""
+        if self._identity.role == Role.WORKER or self.manager is None:
+            return self.connected
+        snap = self.manager.cache.snapshot()
+        return self.connected and snap.leader is not None and self._identity.node_id in snap.node_reports
+
+    async def run(self, founded: Founded | None = None) -> None:
+        """Until cancelled or removed. Containers, tunnels and rules stay in place."""
+        gate = router(
+            self._client, cluster_id=lambda: self._identity.cluster_id, manager=self._routes, trusted=self._trusted
+        )
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(serve_tcp("", PORT, gate, ssl=self._credentials.server_context()))
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                if self._identity.role == Role.MANAGER:
+                    self._manage(founded)
+                tasks = [
+                    group.create_task(self._beats.run(), name="beats"),
+                    group.create_task(self._renewal.run(), name="certificate"),
+                ]
+                self._description = await self._describe()
+                tasks += [
+                    group.create_task(self._network.run(), name="network"),
+                    group.create_task(self._resolver.run(), name="resolver"),
+                    group.create_task(self._worker.run(), name="containers"),
+                    group.create_task(self._session.run(), name="session"),
+                ]
+                await self._over.wait()
+                for task in [*tasks, *([self._managing] if self._managing else [])]:
+                    task.cancel()
+
+    async def clear(self) -> None:
+        """End this node's containers and take its networks down: it leaves."""
+        self._worker.want(Wanted(rev=self._seen.rev + 1_000_000, tasks=[]))
+        await self._worker.emptied()
+
+    # ---- what the manager says -----------------------------------------------------------------------------------
+
+    def _want(self, wanted: Wanted) -> None:
+        self._seen = wanted
+        if wanted.role is not None:
+            self._renewal.want(wanted.role)
+        if wanted.peers is not None:
+            self.managers = [(p.node_id, p.address) for p in wanted.peers if p.manager]
+        self._beats.want(wanted)
+        self._network.want(wanted)
+        self._worker.want(wanted)
+
+    def _applied(self, rev: int) -> None:
+        self._session.applied(rev)
+
+    def _report(self, report: Report) -> None:
+        self._session.send(report)
+
+    def _hello(self) -> Hello:
+        return Hello(
+            description=self._description,
+            address=self._identity.address,
+            data_path=self._identity.data_path,
+            version=__version__,
+        )
+
+    def _on_removed(self) -> None:
+        self.removed = True
+        self._over.set()
+
+    # ---- the manager's part --------------------------------------------------------------------------------------
+
+    def _routes(self) -> Routes | None:
+        return self.manager.routes if self.manager else None
+
+    def _trusted(self, who: Holder) -> bool:
+        """A manager's certificate outlives a demotion; whom the swarm lists as a manager does not."""
+        return not self.managers or any(node_id == who.node_id for node_id, _ in self.managers)
+
+    def _role_changed(self, identity: Identity) -> None:
+        self._identity = identity
+        if identity.role == Role.MANAGER:
+            self._manage(None)
+        elif self._managing:
+            log.info("this node is a worker now: its store ends")
+            self._managing.cancel()
+
+    def _manage(self, founded: Founded | None) -> None:
+        from afterswarm.daemon.manager import Manager  # noqa: PLC0415 - `cryptography`, for managers only
+
+        assert self._group  # noqa: S101 - `run` has set it
+        manager = Manager(
+            config=self._config,
+            credentials=self._credentials,
+            identity=self._identity,
+            clock=self._clock,
+            heard=self._beats.heard,
+            engine=self._client,
+            connect=self._connect,
+            follow=self._follow,
+        )
+        self._managing = self._group.create_task(self._be_manager(manager, founded), name="manager")
+
+    async def _be_manager(self, manager: Manager, founded: Founded | None) -> None:
+        self.manager = manager
+        try:
+            await manager.run(founded)
+        finally:
+            self.manager = None
+            if self._identity.role == Role.WORKER:
+                shutil.rmtree(self._config.etcd, ignore_errors=True)
+                self._credentials.keep_cluster_key(b"")

@@ -1,0 +1,39 @@
+"""Where one daemon keeps and finds things."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from afterswarm.model.refused import Refused
+
+
+class Config(msgspec.Struct, frozen=True):
+    """The three flags, and what follows from them.
+
+    `run` is what a reboot empties: the socket's directory. Hosts that share a machine differ in all three.
+    """
+
+    listen: str = "/run/afterswarm/docker.sock"
+    engine: str = "/var/run/docker.sock"
+    state: Path = Path("/var/lib/afterswarm")
+
+    @property
+    def run(self) -> Path:
+        return Path(self.listen).parent
+
+    @property
+    def etcd(self) -> Path:
+        return self.state / "etcd"
+
+    @property
+    def identity(self) -> Path:
+        return self.state / "identity"
+
+
+def socket_path(flag: str, value: str) -> str:
+    """The path of `unix://PATH`. Raises `Refused` naming the flag."""
+    if not value.startswith("unix:///"):
+        raise Refused(400, f"{flag} takes unix:///PATH, not {value!r}")
+    return value.removeprefix("unix://")
