@@ -89,7 +89,7 @@ class Turn(msgspec.Struct, frozen=True):
 
 def turn(task: Task, report: Report, known: Known, shown: Seen | None, now: float) -> Turn:
     """The next step of `task`. `report` is the last one, `shown` its container (`None`: there is none)."""
-    if shown is not None:
+    if shown is not None and (known.joined or not shown.alive):  # a process is not worth a report of its own
         report = _facts(report, shown)
     if is_over(report):
         return _clean_up(task, report, known, shown)
