@@ -79,10 +79,12 @@ async def observe(
 ) -> None:
     """Keep this manager's `Suspicion` true, for ever. Written only when it changes."""
     since = clock.now()
+    known: dict[str, float] = {}  # when each node was first seen: a new one is given as long as one that fell silent
     while True:
         snap = replica.snapshot()
         old = snap.suspicions.get(me)
-        nodes = tuple(suspects(heard, sorted(snap.nodes), me, clock.now(), since))
+        known = {node: known.get(node, clock.now()) for node in snap.nodes}
+        nodes = tuple(suspects({**known, **heard}, sorted(snap.nodes), me, clock.now(), since))
         if me in snap.nodes and nodes != (old.nodes if old else ()):
             with suppress(Conflict, Unavailable):  # looked at again in a moment, in a newer view
                 await replica.commit([Change(old, Suspicion(id=me, nodes=nodes))])

@@ -21,7 +21,7 @@ from afterswarm.agent.resolver import Resolver
 from afterswarm.agent.session import Session
 from afterswarm.agent.worker import Worker
 from afterswarm.control.gate import Routes, router
-from afterswarm.core.certificate import Holder
+from afterswarm.core.certificate import Holder, role_of
 from afterswarm.daemon.config import Config
 from afterswarm.http.client import Client
 from afterswarm.http.server import serve_tcp
@@ -183,7 +183,10 @@ class Agent:
         return self.manager.routes if self.manager else None
 
     def _trusted(self, who: Holder) -> bool:
-        """A manager's certificate outlives a demotion; whom the swarm lists as a manager does not."""
+        """A manager's certificate outlives a demotion. One that is about to become a manager counts among managers."""
+        if self.manager:
+            node = self.manager.cache.snapshot().nodes.get(who.node_id)
+            return node is not None and role_of(node) == Role.MANAGER
         return not self.managers or any(node_id == who.node_id for node_id, _ in self.managers)
 
     def _role_changed(self, identity: Identity) -> None:

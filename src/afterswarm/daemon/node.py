@@ -24,7 +24,7 @@ from afterswarm.http.client import Client
 from afterswarm.http.errors import ConnectFailed
 from afterswarm.http.server import serve_unix
 from afterswarm.model.enrolment import PORT
-from afterswarm.model.node import Availability, Description, Role
+from afterswarm.model.node import Availability, Description
 from afterswarm.model.refused import Refused
 from afterswarm.ports import Replica, Unavailable
 
@@ -36,6 +36,11 @@ STARTING = 20.0  # seconds that init and join wait for the node to be a working 
 LEAVING = 30.0  # seconds that leave waits for the node's containers to end
 AGAIN = 1.0  # seconds before a life that failed begins again
 ENGINE_LOOK = 0.3  # seconds between looks at an engine that cannot be used
+
+STILL_JOINING = (  # Docker's words
+    "Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use the "
+    '"docker info" command to see the current swarm status of your node.'
+)
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +130,7 @@ class Daemon:
             shutil.rmtree(self._config.etcd, ignore_errors=True)
             self._credentials.adopt(founded.enrolment, ca=founded.ca, key=pair.key, data_path=data_path)
             self._enter(founded)
-            await self._settled("the swarm could not be started")
+            await self._settled(takes_back=True)
             return self.node_id
 
     async def join(self, request: JoinRequest) -> None:
@@ -144,7 +149,7 @@ class Daemon:
             shutil.rmtree(self._config.etcd, ignore_errors=True)
             self._credentials.adopt(joined.enrolment, ca=joined.ca, key=joined.key, data_path=data_path)
             self._enter()
-            await self._settled("the node joined, and has not reached a manager since")
+            await self._settled(takes_back=False)
 
     async def leave(self, *, force: bool) -> None:
         async with self._changing:
@@ -228,17 +233,18 @@ class Daemon:
             finally:
                 self._agent = None
 
-    async def _settled(self, otherwise: str) -> None:
-        """Wait until this node works as a member; take it all back when it cannot."""
+    async def _settled(self, *, takes_back: bool) -> None:
+        """Wait until this node works as a member."""
         try:
             async with asyncio.timeout(STARTING):
                 while not (self._agent and self._agent.working()):
                     await self._clock.sleep(0.05)
         except TimeoutError:
-            why = self._error or "it took too long"
-            if self._identity and self._identity.role == Role.MANAGER and not self._identity.managers:
+            if takes_back:
+                why = self._error or "it took too long"
                 await self._end()
-            raise Refused(503, f"{otherwise}: {why}. See the daemon's log.") from None
+                raise Refused(503, f"the swarm could not be started: {why}. See the daemon's log.") from None
+            raise Refused(503, STILL_JOINING) from None
 
     async def _end(self) -> None:
         life, self._life = self._life, None
