@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from math import inf
 
 import msgspec
 
@@ -42,29 +42,29 @@ class Events:
                     self._publish(event)
 
     async def stream(self, host: Host, request: Request) -> Response | Upgraded:
-        """`GET /events`."""
+        """`GET /events`. It misses nothing that happens while the engine is being asked."""
         wanted = filters.read(request)
-        answer = await forward(request, host.engine)
-        if isinstance(answer, Response) and answer.status == 200 and not isinstance(answer.body, bytes):
-            engines = answer.body
-            merged = self._merged(engines, wanted, _moment(request, "since"), _moment(request, "until"))
-            answer.body = Body(merged, lambda: let_go(engines))
-        return answer
+        news: asyncio.Queue[Json] = asyncio.Queue(maxsize=WAITING)
+        past = list(self._recent) if request.arg("since") else []
+        self._listeners.add(news)
+        engines: bytes | AsyncIterable[bytes] = b""
 
-    async def _merged(
-        self, engines: AsyncIterable[bytes], wanted: filters.Filters, since: float | None, until: float | None
-    ) -> AsyncGenerator[bytes, None]:
-        with self._listening() as news:
-            if since is not None:
-                for event in list(self._recent):
-                    if _between(event, since, until) and matches(event, wanted):
-                        yield _line(event)
-            lines: asyncio.Queue[Line] = asyncio.Queue(maxsize=1)
-            async with children() as spawn:
-                spawn(_engine_lines(engines, lines))
-                spawn(_news_lines(news, lines, wanted, until))
-                while (line := await lines.get()) is not None:
-                    yield line
+        async def leave() -> None:
+            self._listeners.discard(news)
+            await let_go(engines)
+
+        try:
+            answer = await forward(request, host.engine)
+        except BaseException:
+            await leave()
+            raise
+        if isinstance(answer, Upgraded) or answer.status != 200 or isinstance(answer.body, bytes):
+            await leave()
+            return answer
+        engines = answer.body
+        within = _moment(request, "since", -inf), _moment(request, "until", inf)
+        answer.body = Body(_merged(engines, past, news, lambda e: _between(e, within) and matches(e, wanted)), leave)
+        return answer
 
     def _publish(self, event: Json) -> None:
         self._recent.append(event)
@@ -72,14 +72,19 @@ class Events:
             if not queue.full():
                 queue.put_nowait(event)
 
-    @contextmanager
-    def _listening(self) -> Iterator[asyncio.Queue[Json]]:
-        queue: asyncio.Queue[Json] = asyncio.Queue(maxsize=WAITING)
-        self._listeners.add(queue)
-        try:
-            yield queue
-        finally:
-            self._listeners.discard(queue)
+
+async def _merged(
+    engines: AsyncIterable[bytes], past: list[Json], news: asyncio.Queue[Json], chosen: Callable[[Json], bool]
+) -> AsyncGenerator[bytes, None]:
+    for event in past:
+        if chosen(event):
+            yield _line(event)
+    lines: asyncio.Queue[Line] = asyncio.Queue(maxsize=1)
+    async with children() as spawn:
+        spawn(_engine_lines(engines, lines))
+        spawn(_news_lines(news, lines, chosen))
+        while (line := await lines.get()) is not None:
+            yield line
 
 
 async def _engine_lines(engine: AsyncIterable[bytes], lines: asyncio.Queue[Line]) -> None:
@@ -97,12 +102,10 @@ async def _engine_lines(engine: AsyncIterable[bytes], lines: asyncio.Queue[Line]
     await lines.put(None)
 
 
-async def _news_lines(
-    news: asyncio.Queue[Json], lines: asyncio.Queue[Line], wanted: filters.Filters, until: float | None
-) -> None:
+async def _news_lines(news: asyncio.Queue[Json], lines: asyncio.Queue[Line], chosen: Callable[[Json], bool]) -> None:
     while True:
         event = await news.get()
-        if _between(event, None, until) and matches(event, wanted):
+        if chosen(event):
             await lines.put(_line(event))
 
 
@@ -129,17 +132,17 @@ def matches(event: Json, wanted: filters.Filters) -> bool:
     return True
 
 
-def _between(event: Json, since: float | None, until: float | None) -> bool:
-    when = event["timeNano"] / 1e9
-    return (since is None or when >= since) and (until is None or when <= until)
+def _between(event: Json, within: tuple[float, float]) -> bool:
+    since, until = within
+    return bool(since <= event["timeNano"] / 1e9 <= until)
 
 
-def _moment(request: Request, name: str) -> float | None:
+def _moment(request: Request, name: str, default: float) -> float:
     """Seconds since the epoch, with a fraction; the engine has complained about anything else."""
     try:
         return float(request.arg(name))
     except ValueError:
-        return None
+        return default
 
 
 def _line(event: Json) -> bytes:
