@@ -83,16 +83,20 @@ class Pool:
         self._taken = {low, high, *use.held, *(number(address) for address in reserved if address)}
         self._stopped = use.stopped - self._taken
         self._last = max((n for n in use.held if n in self._range), default=self._range.start - 1)
+        self._exhausted = False
 
     def take(self) -> str:
         """An address in CIDR form, "" when there is none.
 
         The next one after the highest in use. Those of stopped tasks that are still in the history come last.
         """
+        if self._exhausted:
+            return ""
         low, high = self._range.start, self._range.stop
         n = next((n for n in chain(range(self._last + 1, high), range(low, high)) if self._free(n)), None)
         n = min(self._stopped & set(self._range), default=None) if n is None else n
         if n is None:
+            self._exhausted = True
             return ""
         self._give(n)
         self._last = n

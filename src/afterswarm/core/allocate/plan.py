@@ -30,7 +30,7 @@ from afterswarm.model.task import Attachment, Task, TaskState
 
 CLUSTER = "cluster"
 PREDEFINED = frozenset({"host", "bridge", "none"})  # networks of the engine itself: no address of ours
-BATCH = 200  # tasks in one commit, which the store limits in size
+BATCH = 200  # changes in one commit, which the store limits in size
 RETRY = 1.0  # seconds until an exhausted pool is looked at again
 PENDING_MESSAGE = "pending task scheduling"
 
@@ -111,8 +111,8 @@ class _Work:
         self.wake_at = inf
         self._subnets: Subnets | None = None
         self._use: defaultdict[str, Use] | None = None
+        self._drawn: set[ports.Number] = set()
         self._pools: dict[str, Pool] = {}
-        self._room = BATCH
 
     def network(self, network: Network) -> None:
         if network.pending_delete:
@@ -154,10 +154,11 @@ class _Work:
         if endpoint != service.endpoint:
             self.changes.append(Change(service, replace(service, endpoint=endpoint)))
             self.did.append(f"service {service.name} has its addresses and ports")
-        if len(tasks) > self._room:
-            self.wake_at = self.snap.now
         ready = 0
-        for task in tasks[: self._room]:
+        for task in tasks:
+            if len(self.changes) >= BATCH:
+                self.wake_at = self.snap.now
+                break
             try:
                 attachments = self._attachments(service, task)
             except _Lacking as lacking:
@@ -173,7 +174,6 @@ class _Work:
             )
             self.changes.append(Change(task, pending))
             ready += 1
-        self._room -= min(len(tasks), self._room)
         if ready:
             self.did.append(f"{ready} task{'s' if ready > 1 else ''} of {service.name} can be placed")
 
@@ -189,7 +189,7 @@ class _Work:
         return self._use
 
     def _ports(self, service: Service) -> list[PortConfig]:
-        given = ports.published(self.snap, service)
+        given = ports.published(self.snap, service, self._drawn)
         if given is None:
             raise _Lacking(f"no free port left between {ports.FIRST} and {ports.LAST}")
         return given
@@ -237,7 +237,8 @@ class _Work:
         if lacking.wait:
             return
         self.wake_at = min(self.wake_at, self.snap.now + RETRY)
-        self.changes += [Change(t, replace(t, err=lacking.why)) for t in tasks[:BATCH] if t.err != lacking.why]
+        unsaid = [Change(t, replace(t, err=lacking.why)) for t in tasks if t.err != lacking.why]
+        self.changes += unsaid[:BATCH]
 
 
 def first_address(subnet: str) -> str:

@@ -50,14 +50,14 @@ def plan(snap: Snapshot, _key: str) -> Plan:
     def turn(task: Task) -> tuple[bool, bool, float, str, int, str]:
         return (not task.node_id, not work.ties(task).pins, task.created, task.service_id, task.slot, task.id)
 
+    left: list[Task] = []
     for task in sorted(waiting, key=turn):
         if len(work.changes) >= BATCH:
             work.wake_at = snap.now
-            break
-        if task.node_id:
-            work.confirm(task)
-        else:
-            work.place(task)
+            return work.plan()
+        if not (work.confirm(task) if task.node_id else work.place(task)):
+            left.append(task)
+    work.explain(left)  # now that nothing changes any more, so that the next plan says the same
     return work.plan()
 
 
@@ -73,7 +73,6 @@ class _Work:
         self._rooms = rooms(snap)
         self._context = Context(self._rooms)
         self._lasting: dict[tuple[str, int], list[Room]] = {}
-        self._hopeless: dict[tuple[str, int], str] = {}
         self._chosen: set[str] = set()
 
     def plan(self) -> Plan:
@@ -81,46 +80,69 @@ class _Work:
         why = f"placed {count} task{'s' if count > 1 else ''}" if count else ""
         return Plan(self.changes, wake_at=self.wake_at, reads=tuple(f"node/{n}" for n in sorted(self._chosen)), why=why)
 
-    def confirm(self, task: Task) -> None:
+    def confirm(self, task: Task) -> bool:
+        """Of a task that has its node."""
         room = self._rooms.get(task.node_id)
-        if room is None:
-            return
-        if why := filters.reason(FILTERS, task, room.node, self._context):
-            self._wait(task, filters.explain([why]))
-        else:
-            self._assign(task, room, CONFIRMED_MESSAGE)
+        if room is None or filters.reason(FILTERS, task, room.node, self._context):
+            return False
+        self._assign(task, room, CONFIRMED_MESSAGE)
+        return True
 
     def ties(self, task: Task) -> volumes.Ties:
         return volumes.ties(self.snap, self.snap.services[task.service_id], task, self._volumes)
 
-    def place(self, task: Task) -> None:
+    def place(self, task: Task) -> bool:
         if (task.service_id, task.slot) in self._recorded:  # the second of one slot: decide it from what is stored
             self.wake_at = self.snap.now
-            return
+            return False
         tied = self.ties(task)
+        for room in self._candidates(task, tied):
+            if not filters.reason(PASSING, task, room.node, self._context):
+                self._record(task, tied, room.node.id)  # first: an assignment without it would forget the data
+                self._assign(task, room, ASSIGNED_MESSAGE)
+                return True
+        return False
+
+    def explain(self, tasks: list[Task]) -> None:
+        """Let each of these say why it waits, if it does not say so yet."""
+        found: dict[tuple[str, int], str] = {}  # tasks of one service and version wait for the same reasons, mostly
+        for task in tasks:
+            if (task.service_id, task.slot) in self._recorded or (task.node_id and task.node_id not in self._rooms):
+                continue
+            tied = self.ties(task)
+            if tied.pins:
+                why = volumes.explain(tied, self._rooms, self._reason(task, tied.pins[0].node_id))
+            elif task.node_id:
+                why = filters.explain(filter(None, [self._reason(task, task.node_id)]))
+            elif any((task.service_id, task.slot) in room.leaving for room in self._rooms.values()):
+                why = self._reasons(task)
+            else:
+                group = (task.service_id, task.spec_version)
+                if group not in found:
+                    found[group] = self._reasons(task)
+                why = found[group]
+            err = f"no suitable node ({why})" if why else "no suitable node"
+            if task.err != err:
+                self.changes.append(Change(task, replace(task, err=err)))
+
+    def _candidates(self, task: Task, tied: volumes.Ties) -> list[Room]:
+        """Rooms that the task may have if there is room left, best first."""
         if tied.pins:
-            self._place_pinned(task, tied)
-            return
+            if len({v.node_id for v in tied.pins}) > 1:
+                return []
+            room = self._rooms[tied.pins[0].node_id]
+            return [] if filters.reason(LASTING, task, room.node, self._context) else [room]
         group = (task.service_id, task.spec_version)
         if group not in self._lasting:
             able = [r for r in self._rooms.values() if not filters.reason(LASTING, task, r.node, self._context)]
             self._lasting[group] = able
-        best = spread.by_worth(task, self._lasting[group], filters.placement(task), tied.strangeness)
-        for room in best:
-            if not filters.reason(PASSING, task, room.node, self._context):
-                self._assign(task, room, ASSIGNED_MESSAGE)
-                self._record(task, tied, room.node.id)
-                return
-        self._wait(task, self._explain(task))
+        return spread.by_worth(task, self._lasting[group], filters.placement(task), tied.strangeness)
 
-    def _place_pinned(self, task: Task, tied: volumes.Ties) -> None:
-        room = self._rooms[tied.pins[0].node_id]
-        why = filters.reason(FILTERS, task, room.node, self._context)
-        if why or len({v.node_id for v in tied.pins}) > 1:
-            self._wait(task, volumes.explain(tied, self._rooms, why))
-            return
-        self._assign(task, room, ASSIGNED_MESSAGE)
-        self._record(task, tied, room.node.id)
+    def _reasons(self, task: Task) -> str:
+        return filters.explain(filter(None, (self._reason(task, node_id) for node_id in self._rooms)))
+
+    def _reason(self, task: Task, node_id: str) -> str | None:
+        return filters.reason(FILTERS, task, self._rooms[node_id].node, self._context)
 
     def _assign(self, task: Task, room: Room, message: str) -> None:
         new = replace(
@@ -143,21 +165,3 @@ class _Work:
             known = self._volumes.setdefault(service.name, [])
             self._volumes[service.name] = [*(v for v in known if v.id != new.id), new]
             self._recorded.add((task.service_id, task.slot))
-
-    def _wait(self, task: Task, why: str) -> None:
-        err = f"no suitable node ({why})" if why else "no suitable node"
-        if task.err != err:
-            self.changes.append(Change(task, replace(task, err=err)))
-
-    def _explain(self, task: Task) -> str:
-        """Room only shrinks in a plan, and only a task whose slot is being left has more of it than its like."""
-        group = (task.service_id, task.spec_version)
-        slot = (task.service_id, task.slot)
-        special = any(slot in room.leaving for room in self._rooms.values())
-        if not special and group in self._hopeless:
-            return self._hopeless[group]
-        found = [filters.reason(FILTERS, task, room.node, self._context) for room in self._rooms.values()]
-        text = filters.explain(why for why in found if why)
-        if not special:
-            self._hopeless[group] = text
-        return text

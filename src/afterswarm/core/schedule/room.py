@@ -16,12 +16,16 @@ Number = tuple[str, int]  # protocol and port
 
 
 class Room(msgspec.Struct):
-    """One node. A task counts until its container has stopped; as a copy of its service, until it has to stop."""
+    """One node. A task counts until its container has stopped; as a copy of its service, until it has to stop.
+
+    One whose successor is prepared already has to stop, too, though it was not told yet.
+    """
 
     node: Node
     report: NodeReport | None
     tasks: int = 0
     copies: Counter[str] = msgspec.field(default_factory=Counter)  # service id -> tasks
+    in_slot: Counter[tuple[str, int]] = msgspec.field(default_factory=Counter)  # the same by service id and slot
     used: Counter[str] = msgspec.field(default_factory=Counter)  # "cpu", "memory", and kinds of discrete resources
     named: defaultdict[str, set[str]] = msgspec.field(default_factory=lambda: defaultdict(set))  # kind -> given names
     ports: Counter[Number] = msgspec.field(default_factory=Counter)  # host-mode ports
@@ -40,15 +44,16 @@ class Room(msgspec.Struct):
         memory = 1 - self.used["memory"] / has.memory_bytes if has.memory_bytes else 0.0
         return (cpu + memory) / 2
 
-    def enter(self, task: Task) -> None:
-        """The task runs here, or will."""
+    def enter(self, task: Task, *, goes: bool = False) -> None:
+        """The task runs here, or will. `goes`: it makes way for another one."""
         self.used.update(reserved(task))
         for kind, name in names_of(task.generic_resources):
             self.named[kind].add(name)
         self.ports.update(host_ports(task))
-        if task.desired <= TaskState.COMPLETE:
+        if task.desired <= TaskState.COMPLETE and not goes:
             self.tasks += 1
             self.copies[task.service_id] += 1
+            self.in_slot[task.service_id, task.slot] += 1
         else:
             self.leaving.setdefault((task.service_id, task.slot), []).append(task)
 
@@ -56,11 +61,12 @@ class Room(msgspec.Struct):
 def rooms(snap: Snapshot) -> dict[str, Room]:
     """By node id, ordered."""
     found = {id_: Room(node=node, report=snap.node_reports.get(id_)) for id_, node in sorted(snap.nodes.items())}
+    prepared = {_place(t) for t in snap.tasks.values() if t.desired < TaskState.RUNNING and not _over(snap, t)}
     for node_id, room in found.items():
         for task in snap.tasks_on(node_id):
             state = snap.state_of(task)
             if TaskState.ASSIGNED <= state <= TaskState.RUNNING:
-                room.enter(task)
+                room.enter(task, goes=task.desired == TaskState.RUNNING and _place(task) in prepared)
                 report = snap.reports.get(task.id)
                 drawn = {(p.protocol, p.published_port) for p in report.ports} if report else set()
                 room.ports.update(drawn - set(host_ports(task)))
@@ -94,6 +100,14 @@ def counts_of(resources: list[GenericResource]) -> list[tuple[str, int]]:
 def names_of(resources: list[GenericResource]) -> list[tuple[str, str]]:
     found = [r.named_resource_spec for r in resources if r.named_resource_spec]
     return [(r.get("Kind", ""), r.get("Value", "")) for r in found]
+
+
+def _place(task: Task) -> tuple[str, int, str]:
+    return task.service_id, task.slot, "" if task.slot else task.node_id
+
+
+def _over(snap: Snapshot, task: Task) -> bool:
+    return snap.state_of(task) > TaskState.RUNNING
 
 
 def _ended(snap: Snapshot, task: Task) -> float:

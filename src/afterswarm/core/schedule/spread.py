@@ -30,7 +30,11 @@ def by_worth(task: Task, rooms: Sequence[Room], placement: Placement, strangenes
         for room in rooms:
             branches[room.node.id] = branch = list(_branches(room, descriptors))
             for part in branch:
-                copies[part] += room.copies[task.service_id]
+                copies[part] += room.copies[task.service_id] - room.in_slot[task.service_id, task.slot]
+
+    def others(room: Room) -> int:
+        """Copies, but for one that this task takes over from: updates leave a service as spread as it was."""
+        return room.copies[task.service_id] - room.in_slot[task.service_id, task.slot]
 
     def worth(room: Room) -> tuple[int, int, list[int], int, int, float, str]:
         node_id = room.node.id
@@ -39,7 +43,7 @@ def by_worth(task: Task, rooms: Sequence[Room], placement: Placement, strangenes
             failures if failures >= MAX_FAILURES else 0,
             strangeness.get(node_id, 0),
             [copies[part] for part in branches.get(node_id, ())],
-            room.copies[task.service_id],
+            others(room),
             room.tasks,
             -room.free_share,
             node_id,
