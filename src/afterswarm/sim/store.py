@@ -188,14 +188,14 @@ class SimClient:
     async def _give_up(self) -> None:
         await asyncio.sleep(NOTICED)
         if not self._up:
-            raise Unavailable
+            raise Unavailable(f"{self.name} has no answer")
 
     async def _pass(self) -> None:
         """One message on its way."""
         await self._delay()
         if not self._up or (self.loss and self.rng.random() < self.loss):
             await asyncio.sleep(NOTICED)
-            raise Unavailable
+            raise Unavailable(f"{self.name} has no answer")
 
 
 def _rev(obj: Obj | None) -> int:
