@@ -145,8 +145,8 @@ class Membership:
             return Response.error(400, str(error))
         except Refused as refused:
             return Response.error(refused.status, refused.message)
-        except Unavailable:
-            return Response.error(503, "the store cannot be reached")
+        except Unavailable as error:
+            return Response.error(503, f"the store takes no new member now: {error}")
 
     async def _add(self, node_id: str, peer_url: str) -> MemberReply:
         members = await self._members.members()
