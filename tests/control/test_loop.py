@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from afterswarm.control.cache import Cache
-from afterswarm.control.loop import drive
+from afterswarm.control.loop import Planner, drive
 from afterswarm.model.base import Change, Plan
 from afterswarm.model.node import Leader
 from afterswarm.model.service import Service, ServiceSpec
@@ -120,23 +120,21 @@ async def test_a_key_touched_many_times_is_planned_once() -> None:
 async def test_two_loops_that_both_fill_slots_fill_each_once() -> None:
     """Both believe that they lead: the guard of the service lets only one decide at a time."""
 
-    def plan(snap: Snapshot, key: str) -> Plan:
-        have = {task.slot for task in snap.tasks_of(key)}
-        return Plan(
-            [
-                Change(None, Task(id=f"{slot}-{snap.rev}", service_id=key, slot=slot))
-                for slot in range(1, 6)
-                if slot not in have
-            ]
-        )
+    def filler(me: str) -> Planner:
+        def plan(snap: Snapshot, key: str) -> Plan:
+            have = {task.slot for task in snap.tasks_of(key)}
+            missing = [slot for slot in range(1, 6) if slot not in have]
+            return Plan([Change(None, Task(id=f"{me}{slot}", service_id=key, slot=slot)) for slot in missing])
+
+        return plan
 
     for seed in range(30):
         store = SimStore(seed, latency=0.3)
         async with running(store.client("a")) as one, running(store.client("b")) as two:
             await one.commit([Change(None, web())])
             async with asyncio.TaskGroup() as group:
-                group.create_task(driven_for(30, one, by_id, plan))
-                group.create_task(driven_for(30, two, by_id, plan))
+                group.create_task(driven_for(30, one, by_id, filler("a")))
+                group.create_task(driven_for(30, two, by_id, filler("b")))
             assert sorted(task.slot for task in one.snapshot().tasks.values()) == [1, 2, 3, 4, 5], seed
 
 
