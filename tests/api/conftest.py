@@ -121,7 +121,9 @@ class FakeHost:
 
     async def init(self, request: InitRequest) -> str:
         self._called(request)
-        return "one" + "0" * 22
+        self.node_id, self.replica = "one" + "0" * 22, self.cache
+        self.state = LocalInfo(state="active", node_addr="10.77.0.1", control_available=True)
+        return self.node_id
 
     async def join(self, request: JoinRequest) -> None:
         self._called(request)

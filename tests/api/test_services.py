@@ -140,6 +140,43 @@ async def test_an_update_survives_that_tasks_move_meanwhile(api: Any) -> None:
     assert stored(api).spec.labels == {"n": "1"}
 
 
+async def test_sending_back_what_was_shown_restarts_nothing(api: Any) -> None:
+    """So do `service scale` and `service update --label-add`: tasks must not be replaced for it."""
+    body = spec(
+        Labels={"a": "b"},
+        UpdateConfig={"Parallelism": 1, "MaxFailureRatio": 0},
+        RollbackConfig={"Parallelism": 1},
+        EndpointSpec={"Ports": [{"TargetPort": 80, "PublishedPort": 8080}, {"TargetPort": 81, "PublishMode": "host"}]},
+    )
+    body["TaskTemplate"] = {
+        "ContainerSpec": {
+            "Image": "nginx:1",
+            "Env": ["A=1"],
+            "Init": False,
+            "Mounts": [{"Type": "volume", "Source": "v", "Target": "/v"}],
+            "Healthcheck": {"Test": ["CMD", "true"], "Interval": 1_000_000_000},
+            "StopGracePeriod": 10_000_000_000,
+            "DNSConfig": {},
+            "Privileges": {"CredentialSpec": None, "SELinuxContext": None},
+            "Isolation": "default",
+        },
+        "Resources": {"Limits": {"NanoCPUs": 500_000_000}, "Reservations": {}},
+        "RestartPolicy": {"Condition": "any", "Delay": 5_000_000_000, "MaxAttempts": 0},
+        "Placement": {"Constraints": ["node.role==manager"], "Platforms": [{"Architecture": "amd64", "OS": "linux"}]},
+        "LogDriver": {"Name": "json-file"},
+    }
+    await api.ok("POST", "/services/create", body)
+    before = stored(api)
+    shown = (await api.ok("GET", "/services/web"))["Spec"]
+    await api.ok("POST", f"/services/web/update?version={before.rev}", shown)
+    assert stored(api).spec_version == before.spec_version
+    assert stored(api).spec.task_template == before.spec.task_template
+    assert (await api.ok("GET", "/services/web"))["Spec"] == shown
+    shown["TaskTemplate"]["ForceUpdate"] += 1
+    await api.ok("POST", f"/services/web/update?version={stored(api).rev}", shown)
+    assert stored(api).spec_version > before.spec_version
+
+
 async def test_rolled_back(api: Any) -> None:
     key = await create(api)
     await api.ok("POST", f"/services/{key}/update?version={stored(api).rev}", spec(Labels={"new": "1"}))

@@ -1,10 +1,15 @@
-"""A client's JSON and query arguments as our structs, with the errors that Docker's decoder would give."""
+"""A client's JSON and query arguments as our structs, with the errors and the leniency of Docker's decoder.
+
+Go takes `null` for absent and member names in any case; docker-py relies on both ("replicated" for "Replicated").
+"""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import inspect
 
 from afterswarm.http.message import Request
 from afterswarm.model.refused import Refused
@@ -13,12 +18,12 @@ T = TypeVar("T")
 
 
 async def body(request: Request, cls: type[T]) -> T:
-    """The body as `cls`. Go's clients spell what is absent `null`; an empty body is an empty object."""
-    return convert(await raw(request), cls)
+    """The body as `cls`. An empty body is an empty object."""
+    return convert(await raw(request, cls), cls)
 
 
-async def raw(request: Request) -> dict[str, Any]:
-    """The body as a JSON object without its nulls."""
+async def raw(request: Request, cls: Any) -> dict[str, Any]:
+    """The body as a JSON object without its nulls, its members spelled as those of `cls`."""
     data = await request.read()
     try:
         parsed = msgspec.json.decode(data) if data.strip() else {}
@@ -26,7 +31,7 @@ async def raw(request: Request) -> dict[str, Any]:
         raise Refused(400, f"invalid JSON: {error}") from error
     if not isinstance(parsed, dict):
         raise Refused(400, "invalid JSON: expected an object")
-    found: dict[str, Any] = without_nulls(parsed)
+    found: dict[str, Any] = _spelled(without_nulls(parsed), _shape(cls))
     return found
 
 
@@ -53,3 +58,33 @@ def version(request: Request, word: str) -> int:
         why = f'strconv.ParseUint: parsing "{text}": invalid syntax'
         raise Refused(400, f"invalid {word} version '{text}': {why}")
     return int(text)
+
+
+@cache
+def _shape(cls: Any) -> inspect.Type:
+    return inspect.type_info(cls)
+
+
+def _spelled(value: Any, shape: inspect.Type) -> Any:
+    """The same JSON with the members of structs spelled as they are declared. An exact spelling wins."""
+    match shape:
+        case inspect.UnionType():
+            structured = (inspect.StructType, inspect.ListType, inspect.DictType)
+            inner = next((t for t in shape.types if isinstance(t, structured)), None)
+            return _spelled(value, inner) if inner else value
+        case inspect.StructType() if isinstance(value, dict):
+            fields = {field.encode_name.lower(): field for field in shape.fields}
+            result: dict[str, Any] = {}
+            for name, member in value.items():
+                field = fields.get(name.lower())
+                if field is None:
+                    result[name] = member
+                elif name == field.encode_name or field.encode_name not in value:
+                    result[field.encode_name] = _spelled(member, field.type)
+            return result
+        case inspect.ListType() if isinstance(value, list):
+            return [_spelled(item, shape.item_type) for item in value]
+        case inspect.DictType() if isinstance(value, dict):
+            return {key: _spelled(member, shape.value_type) for key, member in value.items()}
+        case _:
+            return value

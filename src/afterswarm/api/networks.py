@@ -57,7 +57,7 @@ def _chosen(snap: Snapshot, wanted: filters.Filters, network: Network) -> bool:
 
 
 async def create(host: Host, request: Request) -> Response | Upgraded:
-    body = await decode.raw(request)
+    body = await decode.raw(request, NetworkSpec)
     if body.get("Driver") != "overlay" and body.get("Scope") != "swarm":
         if host.replica is not None:
             admit.check_name_free(host.replica.snapshot(), str(body.get("Name", "")))

@@ -51,7 +51,7 @@ async def inspect(host: Host, _request: Request, id: str) -> Response:  # noqa: 
 async def update(host: Host, request: Request, id: str) -> Response:  # noqa: A002
     replica = replica_of(host)
     version = decode.version(request, "node")
-    spec = _spec(await decode.raw(request))
+    spec = _spec(await decode.raw(request, NodeSpec))
 
     def decide(snap: Snapshot) -> tuple[list[Change], None]:
         node = lookup.node(snap, id, me=host.node_id)

@@ -53,7 +53,7 @@ def mode(service: Service) -> str:
 
 async def create(host: Host, request: Request) -> Response:
     replica = replica_of(host)
-    spec = await decode.body(request, ServiceSpec)
+    spec = await _spec(request)
     auth = request.headers.get(_AUTH)
 
     def decide(snap: Snapshot) -> tuple[Sequence[Change], str]:
@@ -72,7 +72,7 @@ async def update(host: Host, request: Request, id: str) -> Response:  # noqa: A0
     """With `?rollback=previous`, the body is ignored, as Docker does."""
     replica = replica_of(host)
     version = decode.version(request, "service")
-    spec = await decode.body(request, ServiceSpec)
+    spec = await _spec(request)
     rollback = _rollback(request)
     if request.arg("registryAuthFrom", "spec") not in ("", "spec", "previous-spec"):
         raise Refused(400, "unsupported registryAuthFrom value")
@@ -86,6 +86,15 @@ async def update(host: Host, request: Request, id: str) -> Response:  # noqa: A0
 
     await settle(replica, decide)
     return Response.json({"Warnings": None})
+
+
+async def _spec(request: Request) -> ServiceSpec:
+    """What `service_view` adds is taken away again: an update that changes nothing must not look like a change."""
+    spec = await decode.body(request, ServiceSpec)
+    template = spec.task_template
+    if template.runtime == "container":
+        spec = replace(spec, task_template=replace(template, runtime=""))
+    return spec
 
 
 def _with_auth(host: Host, service: Service, auth: str) -> Service:

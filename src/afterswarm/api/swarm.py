@@ -70,7 +70,7 @@ async def update(host: Host, request: Request) -> Response:
     """Settings, then tokens. Members of the specification that the client leaves out stay as they are."""
     replica = replica_of(host)
     version = decode.version(request, "swarm")
-    body = await decode.raw(request)
+    body = await decode.raw(request, SwarmSpec)
     if request.flag("rotateManagerUnlockKey"):
         raise Refused(501, admit.NO_AUTOLOCK)
 
