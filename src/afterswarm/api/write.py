@@ -5,6 +5,7 @@ The only retry of the API. It ends because every round sees what won the round b
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -12,12 +13,13 @@ from afterswarm.api.host import Host
 from afterswarm.model.base import Change, Obj
 from afterswarm.model.refused import Refused
 from afterswarm.model.snapshot import Snapshot
-from afterswarm.ports import Conflict, Replica
+from afterswarm.ports import Conflict, Replica, Unavailable
 
 T = TypeVar("T")
 Decision = Callable[[Snapshot], tuple[Sequence[Change], T]]
 
 ROUNDS = 20
+PATIENCE = 5.0  # seconds for the own view to see what a commit lost to
 OUT_OF_SEQUENCE = "rpc error: code = Unknown desc = update out of sequence"
 _NOT_MANAGER = "This node is not a swarm manager. "
 _REASONS = {
@@ -61,10 +63,19 @@ async def settle(replica: Replica, decide: Decision[T]) -> T:
         try:
             await replica.commit(changes)
         except Conflict as lost:
-            await replica.reach(lost.rev)
+            await _reach(replica, lost.rev)
         else:
             return answer
     raise Refused(500, OUT_OF_SEQUENCE)
+
+
+async def _reach(replica: Replica, rev: int) -> None:
+    """A view that has lost the store would keep the client waiting for ever."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await replica.reach(rev)
+    except TimeoutError:
+        raise Unavailable from None
 
 
 def check_version(obj: Obj, version: int) -> None:
