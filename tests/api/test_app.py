@@ -87,7 +87,9 @@ async def test_without_an_engine_swarm_calls_are_answered_and_others_say_why(
 ) -> None:
     host.engine = Client.unix(tmp_path / "none.sock")
     assert (await api("GET", "/v1.41/nodes"))[0] == 200
-    for target in ("/v1.41/containers/json", "/version", "/info", "/_ping", "/events"):
+    ping = await api.app(Request("GET", "/_ping"))
+    assert dict(ping.headers)["Swarm"] == "active/manager"
+    for target in ("/v1.41/containers/json", "/version", "/info", "/events"):
         status, message = await api.fails("GET", target)
         assert status == 503
         assert message == f"Cannot connect to the Docker engine at unix://{tmp_path}/none.sock: is it running?"

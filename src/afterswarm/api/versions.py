@@ -60,7 +60,7 @@ class Versions:
             )
 
     async def ping(self, host: Host, request: Request) -> Response | Upgraded:
-        """`GET` and `HEAD /_ping`."""
+        """`GET` and `HEAD /_ping`. It asks whether the API is there, and swarm calls work without the engine."""
 
         def edit(answer: Response) -> Response:
             own = {"api-version", "swarm"}
@@ -70,7 +70,11 @@ class Versions:
             headers.append(("Swarm", swarm_header(host.local())))
             return Response(answer.status, headers, answer.body)
 
-        return await forward(request, host.engine, target="/_ping", edit=edit)
+        try:
+            return await forward(request, host.engine, target="/_ping", edit=edit)
+        except ConnectFailed:
+            headers = [("Api-Version", text(self._offered or NEWEST)), ("Swarm", swarm_header(host.local()))]
+            return Response(200, [*headers, ("Ostype", "linux"), ("Content-Type", "text/plain; charset=utf-8")], b"OK")
 
     async def version(self, host: Host, request: Request) -> Response:
         """`GET /version`, with the version offered as the engine's."""
