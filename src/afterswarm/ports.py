@@ -144,6 +144,10 @@ class Clock(Protocol):
 class Replica(Protocol):
     """A manager's own, slightly late view of the store, and the way to write through it. See `control.cache`."""
 
+    @property
+    def healthy(self) -> bool:
+        """Whether the view follows the store. When not, it shows what was."""
+
     def snapshot(self) -> Snapshot:
         """As of the last batch seen, with `now` from the clock. Valid until the next `await`."""
 

@@ -269,19 +269,33 @@ async def test_nobody_speaks_for_the_tasks_of_another_node() -> None:
         assert not s.snap.reports
 
 
-async def test_while_the_store_is_gone_sessions_go_on_and_reports_wait() -> None:
+async def test_while_the_store_is_gone_nothing_new_is_sent_and_reports_wait() -> None:
     async with swarm() as s, s.agent("n1") as one:
         s.client.cut()
         await one.say(Reports(reports=[Report(id="t1", state=TaskState.STARTING)]))
-        await asyncio.sleep(10)
+        await asyncio.sleep(1)
         await one.say(Reports(reports=[Report(id="t1", state=TaskState.RUNNING)]))
         before = len(one.wanted)
-        await asyncio.sleep(60)
+        await asyncio.sleep(2)
         assert not one.over.is_set()
         assert len(one.wanted) == before
+        await asyncio.sleep(20)
         s.client.heal()
         await asyncio.sleep(10)
         assert s.snap.reports["t1"].state == TaskState.RUNNING
+
+
+async def test_a_manager_that_does_not_see_the_store_sends_agents_to_others() -> None:
+    """Its own agent too: how else would it hear that it was made a worker?"""
+    async with swarm() as s, s.agent("n1") as one:
+        s.client.cut()
+        await asyncio.sleep(10)
+        assert one.over.is_set()
+        assert (await s.request("n1")).status == 503
+        s.client.heal()
+        await asyncio.sleep(5)
+        async with s.agent("n1") as again:
+            assert again.wanted
 
 
 async def test_two_managers_write_reports_without_harm() -> None:

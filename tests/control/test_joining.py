@@ -176,6 +176,11 @@ async def test_renewal_follows_the_role_and_keeps_the_key(manager) -> None:
     assert credentials.cert_path.read_text() != old
     # Contexts made before the renewal show the new certificate.
     assert (await manager.client(credentials).request("GET", "/engine/info")).status == 200
+    credentials.keep_cluster_key(b"key")
+    node = manager.cache.snapshot().nodes[node.id]
+    await manager.cache.commit([Change(node, replace(node, spec=replace(node.spec, role=Role.WORKER)))])
+    assert (await renewal.renew()).role == Role.WORKER
+    assert credentials.cluster_key == b""  # a worker has no business with it
     await manager.cache.commit([Change(manager.cache.snapshot().nodes[node.id], None)])
     assert await renewal.renew() is None
 

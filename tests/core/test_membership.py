@@ -16,6 +16,7 @@ from afterswarm.core.membership import (
     may_add,
     may_demote,
     next_step,
+    owner,
 )
 from afterswarm.model.node import Leader, Node, NodeSpec, NodeState, Role
 from afterswarm.model.snapshot import Snapshot
@@ -81,6 +82,20 @@ def test_a_place_is_given_to_one_at_a_time_and_only_to_a_manager_to_be() -> None
     assert not may_add(nodes, where, [member("1")], "4")
     assert not may_add(nodes, where, [member("1")], "5")
     assert not may_add(nodes, {}, [member("1")], "2")
+
+
+def test_a_host_that_left_and_joined_again_gets_its_place_under_its_new_name() -> None:
+    nodes = {
+        n.id: n
+        for n in [
+            replace(node("a", M, M, NodeState.DOWN), created=1.0),
+            replace(node("b", M, W, NodeState.DOWN), created=2.0),
+            replace(node("c", M, W), created=3.0),
+        ]
+    }
+    place = Member(id="m", peer_url="https://10.0.0.1:2380", learner=True)
+    assert owner(place, nodes, dict.fromkeys(nodes, "10.0.0.1")) == "c"
+    assert owner(place, nodes, {}) == ""
 
 
 def test_the_leader_acts_unless_it_is_to_go() -> None:

@@ -126,7 +126,7 @@ class Credentials:
 
     def _take(self, identity: Identity, enrolment: Enrolment) -> Identity:
         self._write(self.cert_path, enrolment.certificate.encode())
-        if enrolment.cluster_key:
+        if enrolment.cluster_key or enrolment.role == Role.WORKER:
             self.keep_cluster_key(enrolment.cluster_key)
         identity = msgspec.structs.replace(
             identity, role=enrolment.role, issued=enrolment.issued, expires=enrolment.expires

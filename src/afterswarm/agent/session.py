@@ -25,7 +25,8 @@ from afterswarm.ports import Clock
 PROTOCOL = "afterswarm-session"
 STAGGER = 0.25  # seconds until the next manager is tried while one has not answered
 CONNECTING = 3.0  # seconds for one of them
-PAUSE = 0.2  # seconds between rounds in which none answered
+PAUSE = 0.2  # seconds between rounds in which none took us; doubled each time
+PAUSE_MOST = 1.0
 GONE = 410  # a manager that knows the swarm and does not know us
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ class Session:
 
     async def run(self) -> None:
         last = ""
+        pause = PAUSE
         while True:
             addresses = self._order(last)
             found, refusals = await self._first(addresses)
@@ -104,8 +106,10 @@ class Session:
                     log.warning("this node was removed from the swarm")
                     self._removed()
                     return
-                await self._clock.sleep(PAUSE)
+                await self._clock.sleep(pause)
+                pause = min(pause * 2, PAUSE_MOST)
                 continue
+            pause = PAUSE
             last, stream = found
             try:
                 await self._attend(stream)

@@ -1,7 +1,8 @@
 """The manager's end of agents' sessions: tells each host what it should be doing and writes down what it says.
 
-A session says nothing about whether its node is alive: that is judged by beats. A manager whose store cannot be reached
-keeps its sessions and sends nothing new, so that nothing changes on hosts because of it.
+A session says nothing about whether its node is alive: that is judged by beats. While the store cannot be reached,
+nothing new is sent, so that nothing changes on hosts because of it. A manager that cannot follow the store for longer
+sends its agents to others, its own agent included: it may have been made a worker, and be the last to know.
 
 An agent says which revision it has seen from another manager; it is told nothing older, since what was started since
 would be stopped again.
@@ -26,6 +27,8 @@ from afterswarm.model.task import Task
 from afterswarm.ports import Clock, Replica
 
 GATHER = 0.02  # seconds; changes that come within it are sent together
+BLIND = 3.0  # seconds without the store after which agents had better ask others
+LOOK = 0.5  # seconds between looks at that
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +73,7 @@ class Dispatcher:
         self._sessions: dict[_Session, None] = {}
         self._touched = asyncio.Event()
         self._basis = 0  # the board holds every change up to this revision
+        self._blind = False
 
     @property
     def connected(self) -> set[str]:
@@ -80,6 +84,7 @@ class Dispatcher:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._reporting.run())
             group.create_task(self._tell())
+            group.create_task(self._watch())
             async for changes in self._replica.changes():
                 self._take(changes)
 
@@ -89,8 +94,8 @@ class Dispatcher:
         snap = self._replica.snapshot()
         if who is None:
             return Response.error(403, "a certificate of this swarm is needed")
-        if snap.cluster is None or not self._basis:
-            return Response.error(503, "this manager is not ready yet")
+        if snap.cluster is None or not self._basis or self._blind:
+            return Response.error(503, "this manager does not see the store")
         if who.node_id not in snap.nodes:
             return Response.error(410, f"node {who.node_id} is not part of this swarm")
         try:
@@ -128,6 +133,14 @@ class Dispatcher:
                     session.wake()
                 elif not session.dirty:
                     self._settle(session)
+
+    async def _watch(self) -> None:
+        seen = self._clock.now()
+        while True:
+            if self._replica.healthy:
+                seen = self._clock.now()
+            self._blind = self._clock.now() - seen > BLIND
+            await self._clock.sleep(LOOK)
 
     def _settle(self, session: _Session) -> None:
         """Nothing is left to send to this node: what it has applied is as good as the newest."""
@@ -190,6 +203,8 @@ class Dispatcher:
     async def _speak(self, session: _Session, seen: int) -> None:
         await session.stream.write(_encode(Welcome(node_id=session.node_id, manager_id=self._me)) + b"\n")
         while True:
+            if self._blind:
+                raise _Over("this manager does not see the store")
             session.woken.clear()
             news = self._news(session) if self._replica.snapshot().rev >= seen else None
             await session.stream.write(news or _DOWN)

@@ -80,7 +80,7 @@ class Joining:
         cluster = snap.cluster
         if who is None:
             return Response.error(403, "a certificate of this swarm is needed")
-        if cluster is None:
+        if cluster is None or not self._replica.healthy:  # an old view may not know that the role has changed
             return Response.error(503, NO_LEADER)
         node = snap.nodes.get(who.node_id)
         if node is None:

@@ -154,16 +154,19 @@ class Membership:
         addresses = _addresses(snap)
         if addresses.get(node_id) != urlsplit(peer_url).hostname:
             raise Refused(503, "this node has not said yet that it is at that address")
-        owned = {m.id: membership.owner(m, snap.nodes, addresses) for m in members}
-        if node_id not in owned.values():
+
+        def owner(member: Member) -> str:
+            asks = not member.name and member.peer_url == peer_url
+            return node_id if asks else membership.owner(member, snap.nodes, addresses)
+
+        if node_id not in map(owner, members):
             if not membership.may_add(snap.nodes, addresses, members, node_id):
                 raise Refused(503, "another change of managers is under way, or this node is to be a worker")
             member_id = await self._members.add_learner(peer_url)
             log.info("managers: %s may join the store as member %s", node_id, member_id)
             members = await self._members.members()
-            owned = {m.id: membership.owner(m, snap.nodes, addresses) for m in members}
         return MemberReply(
-            initial_cluster=",".join(f"{owned[m.id]}={m.peer_url}" for m in sorted(members, key=lambda m: m.id)),
+            initial_cluster=",".join(f"{owner(m)}={m.peer_url}" for m in sorted(members, key=lambda m: m.id)),
             cluster_key=self._cluster_key,
         )
 

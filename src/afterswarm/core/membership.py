@@ -131,9 +131,15 @@ def owner(member: Member, nodes: Mapping[str, Node], addresses: Mapping[str, str
     """Node id of a member: its name or, before its first start, the node that has its address; "" when unknown."""
     if member.name:
         return member.name
+
+    def likely(node_id: str) -> tuple[bool, bool, bool, float]:
+        """A host that left and joined again has two nodes at its address: it is the one that is on its way."""
+        node = nodes[node_id]
+        wanted = node.spec.role == Role.MANAGER
+        return wanted, node.role == Role.WORKER, node.state != NodeState.DOWN, node.created
+
     candidates = sorted(i for i, address in addresses.items() if address == member.address and i in nodes)
-    wanted = [i for i in candidates if nodes[i].spec.role == Role.MANAGER]
-    return next(iter(wanted or candidates), "")
+    return max(candidates, key=likely, default="")
 
 
 def _voters(members: Sequence[Member]) -> list[Member]:
