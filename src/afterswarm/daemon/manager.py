@@ -34,7 +34,7 @@ from afterswarm.daemon.config import Config
 from afterswarm.http.client import Client
 from afterswarm.http.errors import ConnectFailed
 from afterswarm.model.base import Change, Obj
-from afterswarm.model.cluster import Cluster, JoinTokens
+from afterswarm.model.cluster import DEFAULT_POOL, JoinTokens
 from afterswarm.model.enrolment import MemberReply
 from afterswarm.model.node import Role
 from afterswarm.model.refused import Refused
@@ -158,8 +158,7 @@ class Manager:
         return {self._identity.node_id, *(i for i, at in self._heard.items() if now - at < SILENCE)}
 
     async def _begin(self, founded: Founded) -> None:
-        own_pools = founded.cluster.default_addr_pool != Cluster().default_addr_pool
-        ingress = ingress_network("") if own_pools else ingress_network()
+        ingress = ingress_network() if founded.cluster.default_addr_pool == [DEFAULT_POOL] else ingress_network("")
         first: list[Obj] = [founded.cluster, founded.node, ingress]
         if self.cache.snapshot().cluster is None:
             await self.cache.commit([Change(None, obj) for obj in first])

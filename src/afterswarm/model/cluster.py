@@ -8,6 +8,7 @@ from afterswarm.model.base import Obj, Part
 from afterswarm.model.service import SECOND, Driver
 
 DAY = 86_400
+DEFAULT_POOL = "10.0.0.0/8"  # overlay networks take their subnets from here
 
 
 class Orchestration(Part, frozen=True, omit_defaults=False):
@@ -75,6 +76,6 @@ class Cluster(Obj, frozen=True):
     ca_key: str = ""  # sealed, base64
     tokens: JoinTokens = JoinTokens()
     beat_key: str = ""  # sealed, base64: authenticates the UDP beats between hosts
-    default_addr_pool: list[str] = msgspec.field(default_factory=lambda: ["10.0.0.0/8"])
+    default_addr_pool: list[str] = msgspec.field(default_factory=lambda: [DEFAULT_POOL])
     subnet_size: int = 24
     data_path_port: int = 4789
