@@ -102,6 +102,11 @@ class Network:
         """This host's own addresses in its networks: where the resolver listens."""
         return sorted(network.gateways[self._node_id] for network in self._networks.values())
 
+    def ingress_gateways(self) -> dict[str, str]:
+        """Node id -> its address in the ingress network."""
+        found = (n for n in self._wanted.networks or () if n.spec.ingress)
+        return next((n.gateways for n in found), {})
+
     async def prepare(self, task: Task) -> list[tuple[str, Json]]:
         endpoints = []
         for attachment in task.attachments:

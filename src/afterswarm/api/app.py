@@ -79,8 +79,14 @@ class App:
         yield "HEAD", "/_ping", self._versions.ping
         yield "GET", "/version", self._versions.version
         yield "GET", "/events", self._events.stream
+        yield "GET", "/afterswarm/peers", _peers
         for module in _RESOURCES:
             yield from module.ROUTES
+
+
+async def _peers(host: Host, _request: Request) -> Response:
+    """For `afterswarm doctor`."""
+    return Response.json(host.acquaintances())
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

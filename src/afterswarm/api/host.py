@@ -22,6 +22,18 @@ class LocalInfo(msgspec.Struct, frozen=True, kw_only=True):
     remote_managers: list[tuple[str, str]] = []  # (node id, "ip:2377")
 
 
+class Acquaintance(Part, frozen=True, omit_defaults=False):
+    """A node of the swarm as this host knows it. Answer of `GET /afterswarm/peers`, which is ours and not Docker's."""
+
+    node_id: str
+    hostname: str
+    address: str
+    manager: bool
+    self_: bool = msgspec.field(name="Self")
+    heard_seconds_ago: float | None  # since its last beat; None: never
+    gateway: str  # its address in the ingress network; "" where there is none yet
+
+
 class InitRequest(Part, frozen=True):
     """Body of `POST /swarm/init`. Empty strings and zeros stand for the defaults."""
 
@@ -74,6 +86,8 @@ class Host(Protocol):
     async def join(self, request: JoinRequest) -> None: ...
 
     async def leave(self, *, force: bool) -> None: ...
+
+    def acquaintances(self) -> list[Acquaintance]: ...
 
     def engine_of(self, node_id: str) -> tuple[Client, str]:
         """Where to reach a node's engine, and what to put before the target there."""

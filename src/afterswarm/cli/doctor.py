@@ -1,11 +1,196 @@
-"""`afterswarm doctor`."""
+"""`afterswarm doctor`: is everything here that a swarm needs? One line each, and what to do where not."""
 
 from __future__ import annotations
 
 import argparse
+import socket
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from afterswarm.agent.beats import PORT as BEATS
+from afterswarm.cli import probes
+from afterswarm.cli.probes import NOBODY, OPEN, SILENT
+from afterswarm.model.enrolment import PORT
+
+STORE = 2380  # etcd, between managers
+VXLAN = 4789
+DNS = 53  # our resolver listens on every gateway address
+OLDEST = (20, 10)
+APART = 2.0  # seconds that two clocks may differ by
+
+
+class Mark(StrEnum):
+    """NOTE: it cannot be told, or does not matter yet."""
+
+    OK = "ok"
+    FAIL = "FAIL"
+    NOTE = "note"
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """`advice` is what to do."""
+
+    mark: Mark
+    what: str
+    advice: str = ""
+
+
+def judged(good: bool, what: str, advice: str = "") -> Finding:  # noqa: FBT001 - it is what was found
+    """OK, or FAIL with advice."""
+    return Finding(Mark.OK, what) if good else Finding(Mark.FAIL, what, advice)
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Put `doctor` onto the command line."""
     doctor = commands.add_parser("doctor", help="is everything here that a swarm needs? One line each")
     doctor.add_argument("--peer", metavar="ADDRESS", help="also: are the ports open towards this host?")
+    doctor.add_argument("--listen", default="/run/afterswarm/docker.sock", metavar="PATH", help="our daemon's socket")
+    doctor.add_argument("--engine", default="/var/run/docker.sock", metavar="PATH", help="the engine's socket")
+    doctor.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the findings; returns 1 when one of them is bad."""
+    if not probes.is_root():
+        print("afterswarm doctor: run it as root (sudo afterswarm doctor)", file=sys.stderr)
+        return 1
+    bad = 0
+    listen, engine_socket = args.listen.removeprefix("unix://"), args.engine.removeprefix("unix://")
+    info = _swarm(listen)
+    about_peer = peer(args.peer, listen) if args.peer else ()
+    for finding in (*kernel(), *engine(engine_socket), *daemon(info, listen), *about_peer):
+        print(
+            f"{finding.mark:<4}  {finding.what}" + (f"\n      {finding.advice}" if finding.advice else ""), flush=True
+        )
+        bad += finding.mark is Mark.FAIL
+    return 1 if bad else 0
+
+
+def kernel() -> Iterator[Finding]:
+    """What this host's kernel and packages lack."""
+    missing = probes.missing_programs()
+    if missing:
+        advice = f"apt-get install --no-install-recommends {' '.join(missing)}"
+        yield Finding(Mark.FAIL, "programs are missing", advice)
+    else:
+        yield Finding(Mark.OK, f"programs: {', '.join(probes.PROGRAMS)}")
+    for feature in probes.KERNEL:
+        lack = probes.kernel_lacks(feature)
+        advice = "load or build the kernel's module (modprobe vxlan br_netfilter nf_conntrack nf_tables)"
+        yield judged(not lack, f"kernel: {feature}" + (f" ({lack})" if lack else ""), advice)
+
+
+def engine(path: str) -> Iterator[Finding]:
+    """Whether the engine of this host can be used."""
+    try:
+        info = probes.get(path, "/info")
+    except OSError as error:
+        advice = "install one (apt-get install docker.io), start it (systemctl start docker), or say where: --engine"
+        yield Finding(Mark.FAIL, f"engine: no answer at {path} ({error})", advice)
+        return
+    version = str(info.get("ServerVersion", ""))
+    numbers = tuple(int(n) for n in version.split("+", maxsplit=1)[0].split(".")[:2] if n.isdigit())
+    yield judged(not numbers or numbers >= OLDEST, f"engine: Docker {version}", "20.10 or later is needed: upgrade it")
+    state = (info.get("Swarm") or {}).get("LocalNodeState") or "inactive"
+    free = state == "inactive"
+    advice = f"take it out: docker -H unix://{path} swarm leave --force (what that swarm runs here will stop)"
+    yield judged(
+        free, "engine: not in swarm mode itself" if free else f"engine: in swarm mode itself ({state})", advice
+    )
+
+
+def _swarm(listen: str) -> dict[str, Any] | None:
+    try:
+        return dict(probes.get(listen, "/info").get("Swarm") or {})
+    except OSError:
+        return None
+
+
+def daemon(swarm: dict[str, Any] | None, listen: str) -> Iterator[Finding]:
+    """Whether our daemon runs, and what it thinks of itself; where not, whether its ports are free."""
+    if swarm is not None:
+        state, error = swarm.get("LocalNodeState") or "inactive", swarm.get("Error") or ""
+        good = state in {"active", "inactive"} and not error
+        text = f"daemon: running, swarm {state}" + (f": {error}" if error else "")
+        yield judged(good, text, "see its log: journalctl -u afterswarm")
+        return
+    advice = "start it: systemctl start afterswarm, or afterswarm daemon"
+    yield Finding(Mark.NOTE, f"daemon: not running ({listen} does not answer)", advice)
+    tcp, udp = socket.SOCK_STREAM, socket.SOCK_DGRAM
+    for port, kind in {PORT: tcp, STORE: tcp, VXLAN: udp, BEATS: udp}.items():
+        taken = probes.bound_by_others(port, kind)
+        name = f"port {port}/{'tcp' if kind == tcp else 'udp'}"
+        advice = f"see who has it: ss -lnp 'sport = :{port}'"
+        yield judged(not taken, f"{name} is {'taken by another program' if taken else 'free'}", advice)
+
+
+def peer(address: str, listen: str) -> Iterator[Finding]:
+    """What stands between this host and another one."""
+    try:
+        known = {p["Address"]: p for p in probes.get(listen, "/afterswarm/peers")}
+    except OSError:
+        known = {}
+    member = known.get(address)
+    managers = any(p["Self"] and p["Manager"] for p in known.values()) and bool(member and member["Manager"])
+    yield control(address, PORT, "control", probes.tcp(address, PORT), expected=member is not None)
+    yield control(address, STORE, "etcd, between managers", probes.tcp(address, STORE), expected=managers)
+    yield beats(address, member, probes.udp(address, BEATS) if member is None else SILENT)
+    gateway = member["Gateway"] if member and not member["Self"] else ""
+    probed = probes.tcp(gateway, DNS) if gateway else probes.udp(address, VXLAN)
+    yield tunnel(address, gateway, probed, own=bool(member and member["Self"]))
+    yield clock(address, probes.clock_offset(address))
+
+
+def control(address: str, port: int, what: str, probed: str, *, expected: bool) -> Finding:
+    """A TCP port. `expected`: the other host should be listening there by now."""
+    name = f"port {port}/tcp ({what}) of {address}"
+    if probed == OPEN:
+        return Finding(Mark.OK, f"{name}: open")
+    if probed == SILENT:
+        return Finding(
+            Mark.FAIL, f"{name}: no answer", f"open {port}/tcp in the firewalls between the hosts, both ways"
+        )
+    if expected:
+        advice = "its daemon should listen there: systemctl status afterswarm on that host"
+        return Finding(Mark.FAIL, f"{name}: nobody listens", advice)
+    return Finding(Mark.OK, f"{name}: reachable; nobody listens there yet")
+
+
+def beats(address: str, member: dict[str, Any] | None, probed: str) -> Finding:
+    """By what the daemon hears where the other host is a node, else by asking the port."""
+    name = f"port {BEATS}/udp (beats) of {address}"
+    advice = f"open {BEATS}/udp in the firewalls between the hosts, both ways"
+    if member is None or member["Self"]:
+        good = probed == NOBODY or member is not None
+        return judged(good, f"{name}: {'reachable' if good else 'no answer'}", advice)
+    age = member["HeardSecondsAgo"]
+    if age is None:
+        return Finding(Mark.FAIL, f"{name}: never heard", advice)
+    return judged(age < APART, f"{name}: heard {age:.1f} s ago", advice)
+
+
+def tunnel(address: str, gateway: str, probed: str, *, own: bool) -> Finding:
+    """Through the tunnel itself (`gateway` is the other host's address in it) where it is a node, else the port."""
+    name = f"port {VXLAN}/udp (overlay networks) of {address}"
+    advice = f"open {VXLAN}/udp in the firewalls between the hosts, both ways"
+    if gateway:
+        through = probed != SILENT
+        says = "answers" if through else "does not answer"
+        return judged(through, f"{name}: {gateway} {says} through the tunnel", advice)
+    if probed == NOBODY or own:
+        return Finding(Mark.OK, f"{name}: reachable")
+    why = "no answer: an open port and a closed firewall can be told apart only once both hosts are nodes"
+    return Finding(Mark.NOTE, f"{name}: {why}", advice)
+
+
+def clock(address: str, offset: float | None) -> Finding:
+    """Certificates and deadlines need clocks that agree roughly."""
+    if offset is None:
+        why = f"clock: {address} does not say what time it has"
+        return Finding(Mark.NOTE, why, "its daemon says so once it is in a swarm")
+    advice = "let both hosts keep time by NTP: apt-get install systemd-timesyncd (or chrony)"
+    return judged(abs(offset) <= APART, f"clock: {address} is {offset:+.2f} s from ours", advice)

@@ -21,6 +21,7 @@ from afterswarm.model.node import Role
 
 OPEN = frozenset({"/ca", "/join"})
 ENGINE = "/engine"
+TIME = "Afterswarm-Time"  # seconds since the epoch
 
 Routes = Mapping[tuple[str, str], Handler]  # (method, path) -> handler
 
@@ -31,14 +32,22 @@ def router(
     cluster_id: Callable[[], str],
     manager: Callable[[], Routes | None],
     trusted: Callable[[Holder], bool] = lambda _who: True,
+    now: Callable[[], float] | None = None,
 ) -> Handler:
     """The handler of port 2377.
 
     `manager`: what this host answers as a manager, `None` while it is none. `trusted`: whether a holder of a manager's
-    certificate still is one, as far as this host knows (a certificate outlives a demotion).
+    certificate still is one, as far as this host knows (a certificate outlives a demotion). `now` is put into each
+    answer, so that others can compare clocks.
     """
 
     async def handle(request: Request) -> Response | Upgraded:
+        answer = await choose(request)
+        if isinstance(answer, Response) and now:
+            answer.headers.append((TIME, f"{now():.3f}"))
+        return answer
+
+    async def choose(request: Request) -> Response | Upgraded:
         who = holder(request.peer.certificate) if request.peer else None
         if who is not None and who.cluster_id != cluster_id():
             who = None

@@ -20,6 +20,7 @@ from afterswarm.agent.renewal import Renewal, connector
 from afterswarm.agent.resolver import Resolver
 from afterswarm.agent.session import Session
 from afterswarm.agent.worker import Worker
+from afterswarm.api.host import Acquaintance
 from afterswarm.control.gate import Routes, router
 from afterswarm.core.certificate import Holder, role_of
 from afterswarm.daemon.config import Config
@@ -27,7 +28,7 @@ from afterswarm.http.client import Client
 from afterswarm.http.server import serve_tcp
 from afterswarm.model.enrolment import PORT
 from afterswarm.model.node import Description, Role
-from afterswarm.model.session import Hello, Wanted
+from afterswarm.model.session import Hello, Peer, Wanted
 from afterswarm.model.task import Report
 from afterswarm.ports import Clock, Replica
 
@@ -56,7 +57,7 @@ class Agent:
     ) -> None:
         self.removed = False
         self.manager: Manager | None = None
-        self.managers: list[tuple[str, str]] = []  # (node id, address) of the swarm's managers
+        self.peers: list[Peer] = []  # all nodes, this one included
         self._config = config
         self._credentials = credentials
         self._identity = identity
@@ -109,6 +110,28 @@ class Agent:
         """Whether a manager tells this node what to do."""
         return bool(self._session.manager_id)
 
+    @property
+    def managers(self) -> list[tuple[str, str]]:
+        """(node id, address) of the swarm's managers."""
+        return [(p.node_id, p.address) for p in self.peers if p.manager]
+
+    def acquaintances(self) -> list[Acquaintance]:
+        """Every node as this one knows it, for `afterswarm doctor`."""
+        now = self._clock.now()
+        heard, gateways = self._beats.heard, self._network.ingress_gateways()
+        return [
+            Acquaintance(
+                node_id=p.node_id,
+                hostname=p.hostname,
+                address=p.address,
+                manager=p.manager,
+                self_=p.node_id == self._identity.node_id,
+                heard_seconds_ago=round(now - heard[p.node_id], 3) if p.node_id in heard else None,
+                gateway=gateways.get(p.node_id, ""),
+            )
+            for p in self.peers
+        ]
+
     def working(self) -> bool:
         """Whether the node is what it came to be: known to the swarm and, a manager, able to answer for it."""
         if self._identity.role == Role.WORKER or self.manager is None:
@@ -119,7 +142,11 @@ class Agent:
     async def run(self, founded: Founded | None = None) -> None:
         """Until cancelled or removed. Containers, tunnels and rules stay in place."""
         gate = router(
-            self._client, cluster_id=lambda: self._identity.cluster_id, manager=self._routes, trusted=self._trusted
+            self._client,
+            cluster_id=lambda: self._identity.cluster_id,
+            manager=self._routes,
+            trusted=self._trusted,
+            now=self._clock.now,
         )
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(serve_tcp("", PORT, gate, ssl=self._credentials.server_context()))
@@ -154,7 +181,7 @@ class Agent:
         if wanted.role is not None:
             self._renewal.want(wanted.role)
         if wanted.peers is not None:
-            self.managers = [(p.node_id, p.address) for p in wanted.peers if p.manager]
+            self.peers = wanted.peers
         self._beats.want(wanted)
         self._network.want(wanted)
         self._worker.want(wanted)

@@ -15,7 +15,7 @@ from afterswarm.agent import csr, enrol
 from afterswarm.agent.describe import EngineUnfit, describe
 from afterswarm.agent.identity import Credentials, Identity
 from afterswarm.api.app import App
-from afterswarm.api.host import InitRequest, JoinRequest, LocalInfo
+from afterswarm.api.host import Acquaintance, InitRequest, JoinRequest, LocalInfo
 from afterswarm.api.swarm import ALREADY
 from afterswarm.daemon import addresses
 from afterswarm.daemon.agent import Agent
@@ -165,6 +165,9 @@ class Daemon:
                         await agent.clear()
             await self._end()
             log.info("this node left the swarm%s", " by force" if force else "")
+
+    def acquaintances(self) -> list[Acquaintance]:
+        return self._agent.acquaintances() if self._agent else []
 
     def engine_of(self, node_id: str) -> tuple[Client, str]:
         manager = self._agent.manager if self._agent else None
