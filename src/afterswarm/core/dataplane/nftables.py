@@ -70,6 +70,7 @@ def host(*, node_id: str, networks: Iterable[Network], routes: Iterable[Route], 
             "return_path",
             f"ip daddr != @here snat to {gateway}",
             f"ip saddr @inside snat to {gateway}",  # else the target answers it directly, past our translation
+            f"meta l4proto udp snat to {gateway}",  # else it answers from its address in another of its networks
         ),
         _chain(  # 127.0.0.1:port needs route_localnet on this bridge; nobody on it may use that to reach our loopback
             "loopback",

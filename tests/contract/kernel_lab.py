@@ -1,0 +1,274 @@
+"""Hosts and containers as network namespaces, for tests of the data plane. Needs root; leaves nothing behind.
+
+A namespace lives as long as the process that holds it. Sockets are made inside and used from the test's own process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from afterswarm.adapters.namespaces import inside
+from afterswarm.core.dataplane.vxlan import bridge_name, container_mac
+from afterswarm.model.network import Network, NetworkSpec
+from afterswarm.model.service import PortConfig
+from afterswarm.model.session import Peer, Route, Target
+from afterswarm.ports import Json
+
+KERNEL = """
+import asyncio, json, sys
+from afterswarm.adapters.kernel import LinuxKernel
+
+async def main():
+    kernel = LinuxKernel()
+    for line in sys.stdin:
+        name, args, kwargs = json.loads(line)
+        try:
+            await getattr(kernel, name)(*args, **kwargs)
+            said = None
+        except OSError as error:
+            said = [type(error).__name__, str(error)]
+        print(json.dumps(said), flush=True)
+
+asyncio.run(main())
+"""
+
+INGRESS = Network(
+    id="ingress000000000000000000",
+    spec=NetworkSpec(name="ingress", ingress=True),
+    subnet="10.200.0.0/24",
+    vni=4096,
+    gateways={"n1": "10.200.0.254", "n2": "10.200.0.253"},
+)
+BACKEND = Network(
+    id="backend000000000000000000",
+    spec=NetworkSpec(name="backend"),
+    subnet="10.200.1.0/24",
+    vni=4097,
+    gateways={"n1": "10.200.1.254", "n2": "10.200.1.253"},
+)
+NETWORKS = [INGRESS, BACKEND]
+PEERS = [Peer(node_id="n1", address="10.177.0.1"), Peer(node_id="n2", address="10.177.0.2")]
+VIP = "10.200.1.2"
+
+
+def target(number: int, node: str, *, ready: bool = True) -> Target:
+    addresses = {INGRESS.id: f"10.200.0.{10 + number}", BACKEND.id: f"10.200.1.{10 + number}"}
+    name = f"web.{number}.t{number}"
+    return Target(task_id=f"t{number}", node_id=node, name=name, slot=number, addresses=addresses, ready=ready)
+
+
+def web(*targets: Target) -> Route:
+    ports = [PortConfig(protocol=p, target_port=80, published_port=8080) for p in ("tcp", "udp")]
+    vips = {BACKEND.id: VIP, INGRESS.id: "10.200.0.2"}
+    return Route(service_id="web", name="web", vips=vips, ports=ports, targets=list(targets))
+
+
+class Namespace:
+    def __init__(self) -> None:
+        self._holder = subprocess.Popen(
+            ["unshare", "--net", "sh", "-c", "echo; exec sleep 600"], stdout=subprocess.PIPE
+        )
+        assert self._holder.stdout
+        self._holder.stdout.readline()  # it is in its namespace now
+        self.pid = self._holder.pid
+        self.run("ip", "link", "set", "lo", "up")
+
+    def run(self, *command: str, stdin: str = "") -> str:
+        command = ("nsenter", f"--net=/proc/{self.pid}/ns/net", *command)
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        return done.stdout
+
+    def socket(self, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+        with inside(self.pid):
+            return socket.socket(socket.AF_INET, kind)
+
+    def close(self) -> None:
+        self._holder.kill()
+        self._holder.communicate()
+
+
+class HostKernel:
+    """The real adapter in a process in a host's namespace, as a daemon would have it."""
+
+    def __init__(self, host: Namespace) -> None:
+        command = ["nsenter", f"--net=/proc/{host.pid}/ns/net", sys.executable, "-c", KERNEL]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    async def apply(self, ruleset: str, *, netns_pid: int | None = None) -> None:
+        self._call("apply", ruleset, netns_pid=netns_pid)
+
+    async def sync_links(self, links: Sequence[Json]) -> None:
+        self._call("sync_links", list(links))
+
+    async def forget_flows(self, addresses: Collection[str], *, netns_pid: int | None = None) -> None:
+        self._call("forget_flows", sorted(addresses), netns_pid=netns_pid)
+
+    def _call(self, *args: Any, **kwargs: Any) -> None:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps([args[0], args[1:], kwargs]) + "\n")
+        self._process.stdin.flush()
+        said = json.loads(self._process.stdout.readline())
+        if said:
+            raise {"ProcessLookupError": ProcessLookupError}.get(said[0], OSError)(said[1])
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+class Server:
+    """Answers on port 80, TCP and UDP, with its name and the client's address; keeps connections open."""
+
+    def __init__(self, name: str, where: Namespace) -> None:
+        self.name = name
+        self._listener = where.socket()
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind(("0.0.0.0", 80))
+        self._listener.listen()
+        self._datagrams = where.socket(socket.SOCK_DGRAM)
+        self._datagrams.bind(("0.0.0.0", 80))
+        self._accepted: list[socket.socket] = []
+        self._threads = [
+            threading.Thread(target=self._serve, daemon=True),
+            threading.Thread(target=self._echo, daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                accepted, (client, _) = self._listener.accept()
+                self._accepted.append(accepted)
+                accepted.sendall(f"{self.name} {client}\n".encode())
+
+    def _echo(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                question, client = self._datagrams.recvfrom(2048)
+                if not question:
+                    return
+                self._datagrams.sendto(f"{self.name} {client[0]}\n".encode(), client)
+
+    def close(self) -> None:
+        for used in (self._listener, self._datagrams):
+            with contextlib.suppress(OSError):
+                used.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(5)
+        for used in (self._listener, self._datagrams, *self._accepted):
+            used.close()
+
+
+class Lab:
+    """Hosts n1 and n2 on a wire with `outside`; each has the bridges that its engine would have made.
+
+    Their firewalls are those of an engine: FORWARD drops all but what leaves a bridge, its answers, and what
+    DOCKER-USER accepts; what leaves a host's networks leaves with the host's address.
+    """
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self.wire = self._made(Namespace())
+        self.wire.run("ip", "link", "add", "wire", "type", "bridge")
+        self.wire.run("ip", "link", "set", "wire", "up")
+        self.outside = self._on_the_wire(9)
+        self.hosts = {node: self._on_the_wire(number) for number, node in enumerate(("n1", "n2"), start=1)}
+        for node, host in self.hosts.items():
+            forward, out = [], []
+            for network in NETWORKS:
+                bridge = bridge_name(network.id)
+                forward.append(f"-A FORWARD -o {bridge} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
+                forward.append(f"-A FORWARD -i {bridge} ! -o {bridge} -j ACCEPT")
+                out.append(f"-A POSTROUTING -s {network.subnet} ! -o {bridge} -j MASQUERADE")
+                host.run("ip", "link", "add", bridge, "type", "bridge")
+                host.run("ip", "addr", "add", f"{network.gateways[node]}/24", "dev", bridge)
+                host.run("ip", "link", "set", bridge, "up")
+            user = [
+                "*filter",
+                ":FORWARD DROP",
+                ":DOCKER-USER -",
+                "-A FORWARD -j DOCKER-USER",
+                "-A DOCKER-USER -j RETURN",
+            ]
+            rules = [*user, *forward, "COMMIT", "*nat", *out, "COMMIT", ""]
+            host.run("iptables-restore", stdin="\n".join(rules))
+            host.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=1")
+        self.kernels = {node: self._made(HostKernel(host)) for node, host in self.hosts.items()}
+
+    def _made(self, thing: Any) -> Any:
+        self._stack.callback(thing.close)
+        return thing
+
+    def _on_the_wire(self, number: int) -> Namespace:
+        made: Namespace = self._made(Namespace())
+        peer = ("peer", "name", "eth0", "netns", str(made.pid))
+        self.wire.run("ip", "link", "add", f"v{number}", "type", "veth", *peer)
+        self.wire.run("ip", "link", "set", f"v{number}", "master", "wire", "up")
+        made.run("ip", "addr", "add", f"10.177.0.{number}/24", "dev", "eth0")
+        made.run("ip", "link", "set", "eth0", "up")
+        return made
+
+    def container(self, node: str, number: int) -> Namespace:
+        """Like an engine's: its default route is in the backend network, whatever it is asked through."""
+        made: Namespace = self._made(Namespace())
+        host = self.hosts[node]
+        for index, network in enumerate((BACKEND, INGRESS)):
+            address = f"10.200.{1 - index}.{10 + number}"
+            name = f"c{number}-{index}"
+            peer = ("peer", "name", f"eth{index}", "address", container_mac(address), "netns", str(made.pid))
+            host.run("ip", "link", "add", name, "type", "veth", *peer)
+            host.run("ip", "link", "set", name, "master", bridge_name(network.id), "up")
+            made.run("ip", "addr", "add", f"{address}/24", "dev", f"eth{index}")
+            made.run("ip", "link", "set", f"eth{index}", "up")
+        made.run("ip", "route", "add", "default", "via", BACKEND.gateways[node])
+        return made
+
+    def serve(self, name: str, where: Namespace) -> Server:
+        server: Server = self._made(Server(name, where))
+        return server
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@contextlib.contextmanager
+def connected(where: Namespace, address: str, port: int, *, timeout: float = 3) -> Iterator[tuple[socket.socket, str]]:
+    """A connection, and what the server said first."""
+    with where.socket() as client:
+        client.settimeout(timeout)
+        client.connect((address, port))
+        yield client, client.recv(200).decode().strip()
+
+
+def ask(where: Namespace, address: str, port: int, *, udp: bool = False, timeout: float = 3) -> str:
+    """Who answered, and how the client looked to it."""
+    if not udp:
+        with connected(where, address, port, timeout=timeout) as (_, said):
+            return said
+    with where.socket(socket.SOCK_DGRAM) as client:
+        client.settimeout(timeout)
+        client.connect((address, port))
+        client.send(b"?")
+        return client.recv(200).decode().strip()
+
+
+def who(where: Namespace, address: str, port: int, times: int = 6) -> set[str]:
+    """The servers that answer."""
+    with ThreadPoolExecutor(1) as pool:  # a thread of its own may change its namespace
+        return {said.split()[0] for said in (pool.submit(ask, where, address, port).result() for _ in range(times))}
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0
