@@ -73,18 +73,7 @@ def rubbish_touched(change: Change) -> Iterator[str]:
             yield tasks.CLUSTER
         case _:
             pass
-    yield from (f"{reap.NETWORK}{network_id}" for network_id in sorted(_networks(change.old) - _networks(change.new)))
     yield from slots_touched(change)
-
-
-def _networks(obj: object) -> set[str]:
-    match obj:
-        case Task(attachments=attachments):
-            return {a.network_id for a in attachments}
-        case Service(spec=spec):
-            return {n.target for n in (*spec.task_template.networks, *spec.networks)}
-        case _:
-            return set()
 
 
 CONTROLLERS = (

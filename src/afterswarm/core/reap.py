@@ -3,7 +3,8 @@
 - A task with desired REMOVE is deleted, with its report, once it has stopped or cannot run: never given to a node, or
   its node is down or gone (an agent that comes back removes containers that no task stands for).
 - Of the tasks in a slot, the cluster's history limit says how many stay; the oldest stopped ones go first.
-- A removed service (`pending_delete`) goes when its last task has gone, a removed network when nobody refers to it.
+- A removed service (`pending_delete`) goes when its last task has gone, a removed network when no service refers to it
+  and no container may be in it.
 - Reports without a task go, and so do volumes, reports and suspicions of nodes that are no longer in the swarm.
 
 Keys: a service id, `node/<id>`, `report/<id>`, `network/<id>`, `cluster`.
@@ -18,6 +19,7 @@ from msgspec.structs import replace
 from afterswarm.core import slots, tasks
 from afterswarm.model.base import Change, Obj, Plan
 from afterswarm.model.cluster import Orchestration
+from afterswarm.model.network import Network
 from afterswarm.model.service import Service, UpdateState
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import Task, TaskState
@@ -32,8 +34,13 @@ def plan(snap: Snapshot, key: str) -> Plan:
     if key.startswith(REPORT):
         report = snap.reports.get(key.removeprefix(REPORT))
         return _deleted([report] if report and report.id not in snap.tasks else [])
-    if key.startswith(NETWORK):
-        return _network(snap, key.removeprefix(NETWORK))
+    if not key.startswith(NETWORK) and (planned := _of_services(snap, key)).changes:
+        return planned
+    going = [network for _, network in sorted(snap.networks.items()) if network.pending_delete]
+    return _deleted([network for network in going if not _used(snap, network)])
+
+
+def _of_services(snap: Snapshot, key: str) -> Plan:
     if key.startswith(tasks.NODE) and (gone := key.removeprefix(tasks.NODE)) not in snap.nodes:
         left = _left_by(snap, gone)
         if left:
@@ -104,15 +111,14 @@ def _counted(service: Service, task: Task) -> bool:
     return updating and task.spec_version == service.spec_version and not task.restarts
 
 
-def _network(snap: Snapshot, network_id: str) -> Plan:
-    network = snap.networks.get(network_id)
-    if network is None or not network.pending_delete:
-        return Plan()
-    used = any(
-        network_id in (n.target for n in (*s.spec.task_template.networks, *s.spec.networks))
-        for s in snap.services.values()
-    ) or any(a.network_id == network_id for t in snap.tasks.values() for a in t.attachments)
-    return Plan() if used else Plan(changes=[Change(network, None)], why=f"network {network.name}: removed")
+def _used(snap: Snapshot, network: Network) -> bool:
+    referred = (
+        n.target
+        for service in snap.services.values()
+        for n in (*service.spec.task_template.networks, *service.spec.networks)
+    )
+    held = (a.network_id for t in snap.tasks.values() if snap.state_of(t) <= TaskState.RUNNING for a in t.attachments)
+    return network.id in referred or network.id in held
 
 
 def _left_by(snap: Snapshot, node_id: str) -> list[Obj]:

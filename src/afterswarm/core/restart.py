@@ -34,7 +34,9 @@ def plan(snap: Snapshot, key: str) -> Plan:
 
 def successor(snap: Snapshot, service: Service, ended: Task, here: Sequence[Task]) -> Task:
     """The task that follows `ended`, which is over, in the slot of the tasks `here`."""
-    times = [] if slots.outdated(snap, service, ended) else [*ended.restarts, slots.reached(snap, ended)]
+    # One that failed while it was only prepared had not used up its own delay yet.
+    when = max(slots.reached(snap, ended), min(ended.start_after, snap.now))
+    times = [] if slots.outdated(snap, service, ended) else [*ended.restarts, when]
     policy = slots.policy_of(ended)
     base = slots.base_delay(policy)
     wait = slots.backed_off(base, slots.in_a_row(times, base))
@@ -44,7 +46,7 @@ def successor(snap: Snapshot, service: Service, ended: Task, here: Sequence[Task
         service,
         slots.slot_of(ended),
         here,
-        start_after=slots.reached(snap, ended) + wait if wait else 0.0,
+        start_after=when + wait if wait else 0.0,
         restarts=times[-kept:],
     )
 

@@ -74,9 +74,9 @@ def _plan(snap: Snapshot, service: Service) -> Plan:
     running = _state(service) in RUNNING
     settings = Settings.of(service)
     if running and (failed := _failed_too_often(snap, service, found, settings)):
-        return _give_up(service, settings, failed)
+        return _give_up(snap, service, settings, failed)
     finish = [change for slot in found.values() for change in _hand_over(snap, settings, slot)]
-    due = min((_due(settings, slot) for slot in found.values()), default=inf)
+    due = min((_due(snap, settings, slot) for slot in found.values()), default=inf)
     if _state(service) in PAUSED:
         return Plan(changes=finish, wake_at=due)
     open_slots = {n: s for n, s in found.items() if s.is_open(snap, service)}
@@ -131,7 +131,7 @@ Found = Mapping[slots.Slot, _Slot]
 
 def _hand_over(snap: Snapshot, settings: Settings, slot: _Slot) -> list[Change]:
     """Stop old tasks whose successor is there; with start-first, start a successor whose time has come."""
-    if slot.old and _due(settings, slot) <= snap.now:
+    if slot.old and _due(snap, settings, slot) <= snap.now:
         return [Change(t, replace(t, desired=TaskState.RUNNING)) for t in slot.new if t.desired < TaskState.RUNNING]
     best = _best(snap, slot.old)
     ready = any(_ready(snap, settings, slot, new) for new in slot.new)
@@ -139,10 +139,11 @@ def _hand_over(snap: Snapshot, settings: Settings, slot: _Slot) -> list[Change]:
     return [Change(t, replace(t, desired=TaskState.SHUTDOWN)) for t in leaving]
 
 
-def _due(settings: Settings, slot: _Slot) -> float:
-    """When a prepared task may start beside the old one."""
+def _due(snap: Snapshot, settings: Settings, slot: _Slot) -> float:
+    """When a prepared task may start beside the old one: not beside a third one that is still stopping."""
     prepared = [t.start_after for t in slot.new if t.desired < TaskState.RUNNING]
-    return min(prepared) if prepared and slot.old and settings.start_first else inf
+    crowded = any(not slots.wanted(t) and slots.may_run(snap, t) for t in slot.here)
+    return min(prepared) if prepared and slot.old and settings.start_first and not crowded else inf
 
 
 def _ready(snap: Snapshot, settings: Settings, slot: _Slot, new: Task) -> bool:
@@ -151,7 +152,7 @@ def _ready(snap: Snapshot, settings: Settings, slot: _Slot, new: Task) -> bool:
         return True  # nothing is lost
     if settings.start_first:
         return state == TaskState.RUNNING
-    return state >= TaskState.READY or (state < TaskState.ASSIGNED and bool(new.err))
+    return state >= TaskState.READY
 
 
 def _best(snap: Snapshot, old: Sequence[Task]) -> Task | None:
@@ -183,7 +184,9 @@ def _start(
                 continue
             new = restart.successor(snap, service, failed, found.here)
         else:
-            new = tasks.new(snap, service, slot, found.here, at_once=settings.start_first)
+            keep = _best(snap, found.old)
+            alone = all(t is keep or slots.stopped(snap, t) for t in found.here)
+            new = tasks.new(snap, service, slot, found.here, at_once=settings.start_first and alone)
         changes.append(Change(None, new))
     return changes, retry_at
 
@@ -240,7 +243,7 @@ def _failed(snap: Snapshot, task: Task, settings: Settings) -> bool:
     return report is None or not report.started or report.since - report.started <= settings.monitor
 
 
-def _give_up(service: Service, settings: Settings, failed: Task) -> Plan:
+def _give_up(snap: Snapshot, service: Service, settings: Settings, failed: Task) -> Plan:
     rolls_back = _state(service) == UpdateState.ROLLBACK_STARTED
     back = settings.action == "rollback"
     because = f"due to failure or early termination of task {failed.id}"
@@ -249,7 +252,8 @@ def _give_up(service: Service, settings: Settings, failed: Task) -> Plan:
         status = replace(status, state=UpdateState.ROLLBACK_STARTED, message=f"update rolled back {because}")
         new = replace(service, spec=service.previous_spec, previous_spec=None, update_status=status)
         # A version that no task has: those that were not touched yet are up to date because their template is equal.
-        return Plan(changes=[Change(service, replace(new, spec_version=service.rev))], why=status.message)
+        version = max(snap.rev, service.spec_version) + 1
+        return Plan(changes=[Change(service, replace(new, spec_version=version))], why=status.message)
     state = UpdateState.ROLLBACK_PAUSED if rolls_back else UpdateState.PAUSED
     verb = "rollback paused" if rolls_back and back else "update paused"
     status = replace(status, state=state, message=f"{verb} {because}")
