@@ -37,11 +37,8 @@ def host(*, node_id: str, networks: Iterable[Network], routes: Iterable[Route], 
     gateway = ingress.gateways[node_id]
     bridge = bridge_name(ingress.id)
     published = _published(routes)
-    here = sorted(
-        t.addresses[ingress.id]
-        for t in {t.task_id: t for _, targets in published.values() for t in targets}.values()
-        if t.node_id == node_id and ingress.id in t.addresses
-    )
+    everyone = [t for _, targets in published.values() for t in targets]
+    here = sorted({t.addresses[ingress.id] for t in everyone if t.node_id == node_id and ingress.id in t.addresses})
     chains = {}
     for (protocol, port), (target_port, targets) in published.items():
         chosen = rotate(choose(targets, ingress.id, silent), node_id)

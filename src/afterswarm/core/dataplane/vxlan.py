@@ -85,7 +85,9 @@ def _fdb(
     everybody = {(EVERYBODY, host) for host in hosts.values()}
     owners = {gateway_mac(ip): hosts[node] for node, ip in network.gateways.items() if node in hosts}
     targets = [t for route in routes for t in route.targets if network.id in t.addresses]
-    for target in sorted(targets, key=lambda t: (t.ready, t.task_id)):  # the last one is right, should two share one
+    for target in sorted(
+        targets, key=lambda t: (t.ready, t.task_id, t.node_id)
+    ):  # the last one is right, should two share one
         mac = container_mac(target.addresses[network.id])
         if target.node_id in hosts:
             owners[mac] = hosts[target.node_id]

@@ -1,0 +1,183 @@
+"""Names as containers see them."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from afterswarm.core.dns import AAAA, ANY, PTR, A, Answer, Asker, Zone
+from afterswarm.model.network import Network, NetworkSpec
+from afterswarm.model.service import ContainerSpec, DNSConfig, TaskSpec
+from afterswarm.model.session import Route, Target
+from afterswarm.model.task import Attachment, Task, TaskState
+
+
+def network(name: str, number: int, *, ingress: bool = False) -> Network:
+    spec = NetworkSpec(name=name, ingress=ingress)
+    return Network(id=name, spec=spec, subnet=f"10.0.{number}.0/24", gateways={"n1": f"10.0.{number}.254"})
+
+
+NETWORKS = [network("ingress", 0, ingress=True), network("backend", 1), network("monitoring", 2)]
+
+
+def target(name: str, slot: int, address: str, *, node: str = "n1", ready: bool = True) -> Target:
+    task_id = f"{name}{slot}id"
+    return Target(
+        task_id=task_id,
+        node_id=node,
+        name=f"{name}.{slot}.{task_id}",
+        slot=slot,
+        addresses={"backend": f"10.0.1.{address}"},
+        ready=ready,
+    )
+
+
+APP = Route(
+    service_id="s-app",
+    name="clinic_app",
+    vips={"backend": "10.0.1.2"},
+    aliases={"backend": ["app"]},
+    targets=[
+        target("clinic_app", 1, "11"),
+        target("clinic_app", 2, "12", node="n2"),
+        target("clinic_app", 3, "13", ready=False),
+    ],
+)
+EXPORTER = Route(
+    service_id="s-exp",
+    name="exporter",
+    mode="dnsrr",
+    targets=[target("exporter", 1, "21"), target("exporter", 2, "22", node="n2")],
+)
+GRAFANA = Route(service_id="s-gra", name="grafana", vips={"monitoring": "10.0.2.2"})
+ROUTES = [APP, EXPORTER, GRAFANA]
+TASK = Task(
+    id="asker",
+    attachments=[
+        Attachment(network_id="backend", address="10.0.1.50/24"),
+        Attachment(network_id="ingress", address="10.0.0.50/24"),
+    ],
+)
+
+
+def zone(*routes: Route, silent: tuple[str, ...] = (), tasks: tuple[Task, ...] = (TASK,)) -> Zone:
+    return Zone.of(networks=NETWORKS, routes=routes or ROUTES, tasks=tasks, silent=silent)
+
+
+def ask(name: str, kind: int = A, *, source: str = "10.0.1.50", of: Zone | None = None) -> Answer | None:
+    found = of or zone()
+    asker = found.asker(source)
+    assert asker is not None
+    return found.answer(asker, name, kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "addresses"),
+    [
+        ("clinic_app", ("10.0.1.2",)),
+        ("app", ("10.0.1.2",)),
+        ("App.", ("10.0.1.2",)),
+        ("tasks.clinic_app", ("10.0.1.11", "10.0.1.12")),
+        ("tasks.app", ("10.0.1.11", "10.0.1.12")),
+        ("exporter", ("10.0.1.21", "10.0.1.22")),
+        ("clinic_app.2.clinic_app2id", ("10.0.1.12",)),
+        ("clinic_app.2", ("10.0.1.12",)),
+        ("clinic_app.3", ("10.0.1.13",)),
+    ],
+)
+def test_names(name: str, addresses: tuple[str, ...]) -> None:
+    assert ask(name) == Answer(A, addresses)
+
+
+@pytest.mark.parametrize("name", ["grafana", "example.org", "clinic_app.9", "", ".", "tasks.", "clinic"])
+def test_names_that_are_not_ours_to_deny(name: str) -> None:
+    assert ask(name) is None
+
+
+def test_networks_do_not_see_each_other() -> None:
+    assert ask("grafana", source="10.0.2.77") == Answer(A, ("10.0.2.2",))
+    assert ask("app", source="10.0.2.77") is None
+    assert ask("app", source="10.0.0.77") is None  # the ingress network knows no names
+
+
+def test_a_task_asks_for_all_its_networks_through_any() -> None:
+    assert ask("app", source="10.0.0.50") == Answer(A, ("10.0.1.2",))
+
+
+def test_there_are_no_addresses_of_version_6_and_we_say_so() -> None:
+    assert ask("app", AAAA) == Answer(A, ())
+    assert ask("app", ANY) == Answer(A, ("10.0.1.2",))
+
+
+def test_strangers() -> None:
+    assert zone().asker("192.0.2.1") is None
+
+
+def test_who_listens_to_a_silent_host_is_not_told_of_it() -> None:
+    deaf = zone(silent=("n2",))
+    assert ask("exporter", of=deaf) == Answer(A, ("10.0.1.21",))
+    assert ask("tasks.exporter", of=deaf) == Answer(A, ("10.0.1.21", "10.0.1.22"))
+    assert ask("exporter", of=zone(silent=("n1", "n2"))) == Answer(A, ("10.0.1.21", "10.0.1.22"))
+
+
+def test_a_service_with_nobody_ready_keeps_its_name() -> None:
+    idle = replace(EXPORTER, targets=[target("exporter", 1, "21", ready=False)])
+    assert ask("exporter", of=zone(idle)) == Answer(A, ())
+    assert ask("clinic_app", of=zone(replace(APP, targets=[]))) == Answer(A, ("10.0.1.2",))
+
+
+def test_a_service_that_is_going_does_not_hide_its_successor() -> None:
+    going = replace(
+        APP, service_id="s-0", vips={}, aliases={}, targets=[replace(target("clinic_app", 9, "99"), ready=False)]
+    )
+    going = replace(going, targets=[replace(going.targets[0], draining=True)])
+    both = zone(going, APP)
+    assert ask("clinic_app", of=both) == Answer(A, ("10.0.1.2",))
+    assert ask("tasks.clinic_app", of=both) == Answer(A, ("10.0.1.11", "10.0.1.12"))
+    assert ask("clinic_app", of=zone(going)) is None
+
+
+def test_of_two_tasks_in_a_slot_the_ready_one_is_meant() -> None:
+    old = replace(target("clinic_app", 1, "91", ready=False), task_id="zzz", name="clinic_app.1.zzz")
+    for targets in ([old, APP.targets[0]], [APP.targets[0], old]):
+        found = zone(replace(APP, targets=targets))
+        assert ask("clinic_app.1", of=found) == Answer(A, ("10.0.1.11",))
+        assert ask("clinic_app.1.zzz", of=found) == Answer(A, ("10.0.1.91",))
+
+
+def test_services_that_share_an_alias_are_all_told() -> None:
+    other = Route(service_id="s-z", name="other", vips={"backend": "10.0.1.3"}, aliases={"backend": ["app"]})
+    assert ask("app", of=zone(other, APP)) == Answer(A, ("10.0.1.2", "10.0.1.3"))
+
+
+def test_names_of_addresses() -> None:
+    assert ask("2.1.0.10.in-addr.arpa", PTR) == Answer(PTR, ("clinic_app",))
+    assert ask("11.1.0.10.in-addr.arpa.", PTR) == Answer(PTR, ("clinic_app.1.clinic_app1id",))
+    assert ask("2.1.0.10.in-addr.arpa", A) == Answer(PTR, ())
+    assert ask("2.2.0.10.in-addr.arpa", PTR) == Answer(PTR, exists=False)  # of a network that the asker is not in
+    assert ask("1.2.0.192.in-addr.arpa", PTR) is None
+    assert ask("nonsense.in-addr.arpa", PTR) is None
+
+
+def test_a_service_may_bring_its_own_nameservers() -> None:
+    spec = TaskSpec(container_spec=ContainerSpec(dns_config=DNSConfig(nameservers=["9.9.9.9"])))
+    assert zone(tasks=(replace(TASK, spec=spec),)).asker("10.0.1.50") == Asker(("backend", "ingress"), ("9.9.9.9",))
+
+
+def test_an_address_belongs_to_the_task_that_goes_on() -> None:
+    old = replace(TASK, id="zzz", desired=TaskState.SHUTDOWN, attachments=[TASK.attachments[0]])
+    for tasks in ((old, TASK), (TASK, old)):
+        assert zone(tasks=tasks).asker("10.0.1.50") == Asker(("backend", "ingress"))
+
+
+@given(st.randoms(use_true_random=False))
+def test_the_order_of_objects_does_not_matter(rng: Random) -> None:
+    def mixed(things: list[Route]) -> list[Route]:
+        return [replace(r, targets=rng.sample(r.targets, len(r.targets))) for r in rng.sample(things, len(things))]
+
+    networks = rng.sample(NETWORKS, len(NETWORKS))
+    assert Zone.of(networks=networks, routes=mixed(ROUTES), tasks=[TASK]) == zone()
