@@ -95,7 +95,7 @@ class Lab:
             hosts = [known.get(i) or LabHost(index=i, root=str(self.root)) for i in range(1, max(count, *known, 1) + 1)]
             self.write(LabState(hosts=hosts, registry_pid=state.registry_pid, forwarded=forwarded))
             pid = state.registry_pid
-            if not (pid and Path(f"/proc/{pid}").exists()):
+            if not registry.is_running(pid):
                 pid = registry.start(self.root)
                 self.out("registry  at 10.77.0.254:5000")
             booted = []

@@ -6,18 +6,18 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from afterswarm.lab import cable
+from afterswarm.lab import cable, processes
 from afterswarm.lab.cable import LabError
 from afterswarm.lab.hosts import REGISTRY, LabHost
 
 CGROUPS = Path("/sys/fs/cgroup")
+FIRST = "afterswarm.lab.init"
 
 
 def boot(host: LabHost, daemon_arguments: tuple[str, ...] = ()) -> LabHost:
@@ -27,32 +27,30 @@ def boot(host: LabHost, daemon_arguments: tuple[str, ...] = ()) -> LabHost:
     host.disk.mkdir(parents=True, exist_ok=True)
     sweep_cgroups(host)
     cable.plug(host)
-    with (host.dir / "console.log").open("ab") as console:
-        outer = subprocess.Popen(
-            [
-                "nsenter", f"--net=/run/netns/{host.netns}",
-                "unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc",
-                sys.executable, "-m", "afterswarm.lab.init",
-                host.name, str(host.dir), host.cgroup, REGISTRY, *daemon_arguments,
-            ],
-            stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True, cwd="/",
-        )  # fmt: skip
-    children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
+    console = host.dir / "console.log"
+    outer = processes.start(
+        [
+            "nsenter", f"--net=/run/netns/{host.netns}",
+            "unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc",
+            sys.executable, "-m", FIRST,
+            host.name, str(host.dir), host.cgroup, REGISTRY, *daemon_arguments,
+        ],
+        console,
+    )  # fmt: skip
+    children = Path(f"/proc/{outer}/task/{outer}/children")
     for _ in range(200):
-        if outer.poll() is not None:
-            raise LabError(f"{host.name} did not boot: see {host.dir / 'console.log'}")
-        if inner := children.read_text().split():
-            return replace(host, state="up", pid=int(inner[0]))
+        with contextlib.suppress(OSError):
+            if inner := children.read_text().split():
+                return replace(host, state="up", pid=int(inner[0]))
+        if not processes.is_running(outer, host.name):
+            raise LabError(f"{host.name} did not boot: see {console}")
         time.sleep(0.01)
-    raise LabError(f"{host.name} did not boot within 2 s: see {host.dir / 'console.log'}")
+    raise LabError(f"{host.name} did not boot within 2 s: see {console}")
 
 
 def is_alive(host: LabHost) -> bool:
     """Whether `pid` is still that host's first process (and not another's that took the number)."""
-    try:
-        return b"afterswarm.lab.init" in Path(f"/proc/{host.pid}/cmdline").read_bytes()
-    except OSError:
-        return False
+    return processes.is_running(host.pid, FIRST)
 
 
 def kill(host: LabHost) -> LabHost:

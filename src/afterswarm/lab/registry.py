@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 import urllib.request
 from pathlib import Path
 
+from afterswarm.lab import processes
 from afterswarm.lab.cable import LabError
 from afterswarm.lab.hosts import REGISTRY
+
+PROGRAM = "docker-registry"
 
 
 def start(root: Path) -> int:
@@ -23,27 +25,30 @@ def start(root: Path) -> int:
         f"storage: {{filesystem: {{rootdirectory: {storage}}}, delete: {{enabled: true}}}}\n"
         f"http: {{addr: '{REGISTRY}'}}\n"
     )
-    with (root / "registry.log").open("ab") as log:
-        process = subprocess.Popen(
-            ["docker-registry", "serve", str(config)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/",
-        )  # fmt: skip
+    log = root / "registry.log"
+    pid = processes.start([PROGRAM, "serve", str(config)], log)
     for _ in range(200):
-        if process.poll() is not None:
-            raise LabError(f"the registry did not start: see {root / 'registry.log'}")
         try:
             with urllib.request.urlopen(f"http://{REGISTRY}/v2/", timeout=1):
-                return process.pid
+                return pid
         except OSError:
             time.sleep(0.05)
-    raise LabError(f"the registry does not answer at {REGISTRY}: see {root / 'registry.log'}")
+        if not is_running(pid):
+            raise LabError(f"the registry did not start: see {log}")
+    raise LabError(f"the registry does not answer at {REGISTRY}: see {log}")
+
+
+def is_running(pid: int) -> bool:
+    return bool(pid) and processes.is_running(pid, PROGRAM)
 
 
 def stop(pid: int) -> None:
-    if not pid:
+    """End it, and return when it has ended."""
+    if not is_running(pid):
         return
-    try:
-        if b"docker-registry" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, signal.SIGTERM)
-    except OSError:
-        pass
+    os.kill(pid, signal.SIGTERM)
+    for _ in range(200):
+        if not is_running(pid):
+            return
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,29 @@
+"""Processes that outlive the command that started them, and are nobody's zombies afterwards."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from afterswarm.lab.cable import LabError
+
+# The shell ends at once, so that what it leaves behind belongs to the machine's first process.
+_SCRIPT = 'log=$1; shift; setsid "$@" </dev/null >>"$log" 2>&1 & echo $!'
+
+
+def start(argv: list[str], log: Path) -> int:
+    """Start a program in a session of its own, its words in `log`; returns its pid."""
+    done = subprocess.run(
+        ["sh", "-c", _SCRIPT, "sh", str(log), *argv], capture_output=True, text=True, check=False, cwd="/"
+    )
+    if done.returncode:
+        raise LabError(f"{argv[0]} cannot be started: {done.stderr.strip()}")
+    return int(done.stdout)
+
+
+def is_running(pid: int, part: str) -> bool:
+    """Whether the process is there, has not ended, and has `part` in its command line: numbers are given again."""
+    try:
+        return part.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()  # empty once it has ended
+    except OSError:
+        return False
