@@ -15,7 +15,7 @@ from afterswarm.ports import Clock, Engine, EngineError, Json
 log = logging.getLogger(__name__)
 
 PATIENCE = 20.0  # seconds for containers of a network that is in the way to end
-RETRY = 0.5
+RETRY = 0.2
 
 
 class Bridges:
@@ -35,18 +35,23 @@ class Bridges:
         Raises `EngineError`, `EngineGone`.
         """
         wanted = bridge.body(network, network.gateways[self._node_id], self._mtu)
-        async with self._one_at_a_time:
-            ours = await self._engine.networks(LABEL)
-            missing = not any(bridge.fits(found, wanted) for found in ours)
-            if missing:
+        deadline = self._clock.now() + PATIENCE
+        while True:
+            async with self._one_at_a_time:
+                ours = await self._engine.networks(LABEL)
+                if any(bridge.fits(found, wanted) for found in ours):
+                    self.present.add(network.id)
+                    return False
                 self.present.discard(network.id)
-                for found in ours:
-                    if bridge.in_the_way(found, wanted):
-                        await self._remove_patiently(found)
-                await self._engine.create_network(wanted)
-                log.info("network %s (%s) made: %s", network.name, network.id, network.subnet)
-            self.present.add(network.id)
-            return missing
+                in_use = [n for n in ours if bridge.in_the_way(n, wanted) and not await self._remove(n)]
+                if not in_use:
+                    await self._engine.create_network(wanted)
+                    log.info("network %s (%s) made: %s", network.name, network.id, network.subnet)
+                    self.present.add(network.id)
+                    return True
+            if self._clock.now() >= deadline:
+                raise EngineError(409, f"network {in_use[0]['Name']} of before is still in use on this node")
+            await self._clock.sleep(RETRY)  # not under the lock: others need not wait for these containers
 
     async def keep(self, ids: Collection[str]) -> None:
         """Remove our networks but these. One that containers are still in stays until a later call."""
@@ -55,13 +60,6 @@ class Bridges:
                 network_id = found["Labels"][LABEL]
                 if network_id not in ids and await self._remove(found):
                     self.present.discard(network_id)
-
-    async def _remove_patiently(self, found: Json) -> None:
-        deadline = self._clock.now() + PATIENCE
-        while not await self._remove(found):
-            if self._clock.now() >= deadline:
-                raise EngineError(409, f"network {found['Name']} of before is still in use on this node")
-            await self._clock.sleep(RETRY)
 
     async def _remove(self, found: Json) -> bool:
         """False: still in use."""

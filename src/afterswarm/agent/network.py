@@ -160,9 +160,11 @@ class Network:
             self._plumbing_due.clear()
             if self._wanted.networks is None:  # no manager has said yet: what is there stays
                 continue
-            for network in self._networks.values():
-                await self._guarded(f"network {network.name}", self._ensure(network))
-            await self._guarded("old networks", self._bridges.keep({n.id for n in self._wanted.networks}))
+            for network_id in list(self._networks):  # looked up again each time: making one may take long
+                network = self._networks.get(network_id)
+                if network and not network.pending_delete:  # a new one may have its name and bridge already
+                    await self._guarded(f"network {network.name}", self._ensure(network))
+            await self._guarded("old networks", self._bridges.keep({n.id for n in self._wanted.networks or ()}))
             self._routing_due.set()
 
     async def _route(self) -> None:

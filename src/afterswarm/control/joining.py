@@ -1,4 +1,4 @@
-"""How a host becomes part of the swarm, and stays: root certificate, join, renewal (`/ca`, `/join`, `/renew`).
+"""How a host becomes part of the swarm, stays, and says good-bye: `/ca`, `/join`, `/renew`, `/leave`.
 
 Every manager can do it: the authority's key rests sealed in the store. A node's id is derived from its key, so that a
 host which asks again, because the answer was lost, gets the same one.
@@ -94,6 +94,28 @@ class Joining:
             return Response.error(400, f"rpc error: code = InvalidArgument desc = {error}")
         except Refused as refused:
             return Response.error(refused.status, refused.message)
+
+    async def leave(self, request: Request) -> Response:
+        """A node whose containers have ended leaves: nobody need wait until its silence is noticed."""
+        who = holder(request.peer.certificate) if request.peer else None
+        if who is None:
+            return Response.error(403, "a certificate of this swarm is needed")
+        for _ in range(ATTEMPTS):
+            report = self._replica.snapshot().node_reports.get(who.node_id)
+            if report is None or report.left:
+                return Response(200)
+            try:
+                await self._replica.commit([Change(report, msgspec.structs.replace(report, left=True))])
+            except Conflict as lost:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(1.0):
+                        await self._replica.reach(lost.rev)
+            except Unavailable:
+                break
+            else:
+                log.info("%s leaves", report.description.hostname or who.node_id)
+                return Response(200)
+        return Response.error(503, NO_LEADER)
 
     async def _role_for(self, secret: str) -> Role:
         """The role whose token has this secret."""

@@ -3,7 +3,8 @@
 Every manager hears the beats of every node, and writes down who is silent (`suspects` -> `Suspicion`). The leader turns
 these into a verdict: a node is DOWN when the leader and a majority of the managers that the leader hears suspect it.
 The brake: while more than half of all nodes would be down, no further one is declared so; then it is more likely the
-observers' network. Verdicts on single nodes are independent, but which observers count is not: a plan looks at all.
+observers' network. A node that said good-bye is down at once, and counts neither way. Verdicts on single nodes are
+independent, but which observers count is not: a plan looks at all.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from afterswarm.model.snapshot import Snapshot
 THRESHOLD = 2.0  # seconds of silence; a blip that is shorter restarts nothing
 NEWCOMER = 15.0  # seconds that a node has to be heard for the first time before it is called down
 FAILURE = "heartbeat failure"  # Docker's words
+LEFT = "node left the swarm"
 
 
 def suspects(  # noqa: PLR0917 - all that an observer knows
@@ -42,7 +44,9 @@ def plan(snap: Snapshot, key: str) -> Plan:
     wake_at = inf
     for node in looked_at:
         state = node.state
-        if node.id in cleared and node.id in snap.node_reports:
+        if _left(snap, node.id):
+            state = NodeState.DOWN
+        elif node.id in cleared and node.id in snap.node_reports:
             state = NodeState.READY
         elif node.id in suspected and node.state != NodeState.UNKNOWN:
             state = NodeState.DOWN
@@ -53,9 +57,9 @@ def plan(snap: Snapshot, key: str) -> Plan:
             else:
                 state = NodeState.DOWN
         if state != node.state:
-            changes.append(Change(node, _marked(node, state, snap.now)))
+            changes.append(Change(node, _marked(node, state, snap.now, left=_left(snap, node.id))))
     if _too_many(snap, suspected):
-        changes = [c for c in changes if not (isinstance(c.new, Node) and c.new.state == NodeState.DOWN)]
+        changes = [c for c in changes if c.obj.id not in suspected or _left(snap, c.obj.id)]
     return Plan(changes=changes, wake_at=wake_at, why=_why(changes))
 
 
@@ -66,7 +70,7 @@ def _verdicts(snap: Snapshot) -> tuple[set[str], set[str]]:
     observers = [
         node.id
         for node in snap.nodes.values()
-        if node.role == Role.MANAGER and (node.id == leader or node.id not in own)
+        if node.role == Role.MANAGER and (node.id == leader or node.id not in own) and not _left(snap, node.id)
     ]
     votes = {n: sum(n in _suspected_by(snap, o) for o in observers) for n in snap.nodes}
     suspected = {n for n, count in votes.items() if n in own and count * 2 > len(observers)}
@@ -80,15 +84,21 @@ def _suspected_by(snap: Snapshot, observer: str) -> Sequence[str]:
 
 
 def _too_many(snap: Snapshot, suspected: set[str]) -> bool:
+    staying = {n: node for n, node in snap.nodes.items() if not _left(snap, n)}
     seem_down = sum(
         node.state == NodeState.DOWN or (n in suspected and node.state != NodeState.UNKNOWN)
-        for n, node in snap.nodes.items()
+        for n, node in staying.items()
     )
-    return seem_down * 2 > len(snap.nodes)
+    return seem_down * 2 > len(staying)
 
 
-def _marked(node: Node, state: NodeState, now: float) -> Node:
-    message = FAILURE if state == NodeState.DOWN else ""
+def _left(snap: Snapshot, node_id: str) -> bool:
+    report = snap.node_reports.get(node_id)
+    return report is not None and report.left
+
+
+def _marked(node: Node, state: NodeState, now: float, *, left: bool) -> Node:
+    message = (LEFT if left else FAILURE) if state == NodeState.DOWN else ""
     return replace(node, state=state, message=message, state_since=now)
 
 

@@ -39,6 +39,8 @@ def accepted_node(snap: Snapshot, report: NodeReport) -> NodeReport | None:
     if report.id not in snap.nodes:
         return None
     known = snap.node_reports.get(report.id)
+    if known is not None and known.left:  # a greeting that was under way
+        report = replace(report, left=True)
     return None if known is not None and _same(report, known) else report
 
 

@@ -7,7 +7,7 @@ import logging
 import shutil
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
 from afterswarm import __version__
@@ -25,6 +25,7 @@ from afterswarm.control.gate import Routes, router
 from afterswarm.core.certificate import Holder, role_of
 from afterswarm.daemon.config import Config
 from afterswarm.http.client import Client
+from afterswarm.http.errors import ConnectFailed
 from afterswarm.http.server import serve_tcp
 from afterswarm.model.enrolment import PORT
 from afterswarm.model.node import Description, Role
@@ -35,6 +36,9 @@ from afterswarm.ports import Clock, Replica
 if TYPE_CHECKING:
     from afterswarm.control.founding import Founded
     from afterswarm.daemon.manager import Manager
+
+LEAVING = 30.0  # seconds that containers get to end when the node leaves
+GOODBYE = 2.0  # seconds for a manager's answer to it
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +73,7 @@ class Agent:
         self._managing: asyncio.Task[None] | None = None
         self._group: asyncio.TaskGroup | None = None
         self._over = asyncio.Event()
-        self._seen = Wanted()
+        self._leaving = False
         self._beats = Beats(node_id=identity.node_id, clock=clock, run_dir=config.run)
         driver = DockerEngine(engine)
         self._network = Network(
@@ -170,14 +174,36 @@ class Agent:
                     task.cancel()
 
     async def clear(self) -> None:
-        """End this node's containers and take its networks down: it leaves."""
-        self._worker.want(Wanted(rev=self._seen.rev + 1_000_000, tasks=[]))
-        await self._worker.emptied()
+        """End this node's containers: it leaves, or was removed. What managers say from now on is not followed."""
+        self._leaving = True
+        self._worker.want(Wanted(tasks=[]))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVING):
+                await self._worker.emptied()
+
+    async def say_goodbye(self) -> None:
+        """Tell a manager that stays, so that the swarm need not find out."""
+        for address in [a for node_id, a in self.managers if node_id != self._identity.node_id]:
+            client = self._connect(address)
+            try:
+                reply = await client.request("POST", "/leave", timeout=GOODBYE)
+                if reply.status == 200:
+                    return
+                log.info("%s takes no good-bye: %s", address, reply.message)
+            except (ConnectFailed, TimeoutError) as error:
+                log.info("%s takes no good-bye: %s", address, error)
+            finally:
+                client.close()
+
+    async def dismantle(self) -> None:
+        """Take networks, tunnels and rules away. After `run` has ended."""
+        await self._network.clear()
 
     # ---- what the manager says -----------------------------------------------------------------------------------
 
     def _want(self, wanted: Wanted) -> None:
-        self._seen = wanted
+        if self._leaving:
+            return
         if wanted.role is not None:
             self._renewal.want(wanted.role)
         if wanted.peers is not None:
@@ -201,7 +227,12 @@ class Agent:
         )
 
     def _on_removed(self) -> None:
+        assert self._group  # noqa: S101 - `run` has set it
         self.removed = True
+        self._group.create_task(self._close_down(), name="removed")
+
+    async def _close_down(self) -> None:
+        await self.clear()
         self._over.set()
 
     # ---- the manager's part --------------------------------------------------------------------------------------

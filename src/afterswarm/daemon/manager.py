@@ -100,6 +100,7 @@ class Manager:
             ("GET", "/ca"): joining.ca,
             ("POST", "/join"): joining.join,
             ("POST", "/renew"): joining.renew,
+            ("POST", "/leave"): joining.leave,
             ("POST", "/session"): dispatcher.session,
             ("POST", "/member/add"): membership.add,
         }

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from afterswarm.daemon.manager import Manager
 
 STARTING = 20.0  # seconds that init and join wait for the node to be a working member
-LEAVING = 30.0  # seconds that leave waits for the node's containers to end
 AGAIN = 1.0  # seconds before a life that failed begins again
 ENGINE_LOOK = 0.3  # seconds between looks at an engine that cannot be used
 
@@ -155,15 +154,16 @@ class Daemon:
     async def leave(self, *, force: bool) -> None:
         async with self._changing:
             agent = self._agent
+            if agent:
+                await agent.clear()
+                await agent.say_goodbye()
             if agent and agent.manager:
                 with suppress(Unavailable, Refused, ConnectFailed, TimeoutError):  # the others see to it in the end
                     async with asyncio.timeout(5.0):
                         await agent.manager.depart()
-            if agent:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(LEAVING):
-                        await agent.clear()
             await self._end()
+            if agent:
+                await agent.dismantle()
             log.info("this node left the swarm%s", " by force" if force else "")
 
     def acquaintances(self) -> list[Acquaintance]:
@@ -228,6 +228,7 @@ class Daemon:
                 await agent.run(founded)
                 if agent.removed:
                     log.warning("this node was removed from the swarm")
+                    await agent.dismantle()
                     self._forget()
                     return
             except* Exception as failures:

@@ -69,6 +69,7 @@ class NodeReport(Obj, frozen=True):
     data_path: str = ""  # address of VXLAN packets; "" means `address`
     session_with: str = ""  # node id of the manager that holds the session
     member_id: str = ""  # etcd member, hex; "" for a worker
+    left: bool = False  # it has said good-bye; a host that joins again is another node
 
 
 class Suspicion(Obj, frozen=True):

@@ -7,7 +7,7 @@ import ipaddress
 from msgspec.structs import replace
 
 from afterswarm.core.admit import node as nodes
-from afterswarm.model.cluster import CAConfig, Cluster, Dispatcher, SwarmSpec
+from afterswarm.model.cluster import CAConfig, Cluster, Dispatcher, Raft, SwarmSpec
 from afterswarm.model.refused import Refused
 from afterswarm.model.service import SECOND
 from afterswarm.model.snapshot import Snapshot
@@ -74,7 +74,19 @@ def _checked(spec: SwarmSpec) -> SwarmSpec:
         spec = replace(spec, ca_config=replace(spec.ca_config, node_cert_expiry=CAConfig().node_cert_expiry))
     if not spec.dispatcher.heartbeat_period:
         spec = replace(spec, dispatcher=Dispatcher())
-    return replace(spec, name="default")
+    return replace(spec, name="default", raft=_ticking(spec.raft))
+
+
+def _ticking(raft: Raft) -> Raft:
+    """The command line leaves out what nobody sets, as zeros; Docker shows its defaults then."""
+    usual = Raft()
+    return replace(
+        raft,
+        snapshot_interval=raft.snapshot_interval or usual.snapshot_interval,
+        log_entries_for_slow_followers=raft.log_entries_for_slow_followers or usual.log_entries_for_slow_followers,
+        election_tick=raft.election_tick or usual.election_tick,
+        heartbeat_tick=raft.heartbeat_tick or usual.heartbeat_tick,
+    )
 
 
 def _check_pools(pools: list[str], subnet_size: int) -> None:
