@@ -5,8 +5,8 @@ from __future__ import annotations
 from afterswarm.api import filters, lookup, network_view, render
 from afterswarm.api.host import Host
 from afterswarm.api.write import snapshot_of
+from afterswarm.core import slots
 from afterswarm.http.message import Request, Response
-from afterswarm.model.service import Service
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import Report, Task, TaskState
 from afterswarm.ports import Json
@@ -36,7 +36,7 @@ async def listing(host: Host, request: Request) -> Response:
         and filters.prefixed(wanted, "name", lookup.task_name(snap, task))
         and filters.labelled(wanted, "label", _labels(snap, task))
         and filters.exact(wanted, "runtime", task.spec.runtime or "container")
-        and ("_up-to-date" not in wanted or _up_to_date(snap.services.get(task.service_id), task))
+        and ("_up-to-date" not in wanted or _up_to_date(snap, task))
     ]
     return Response.json(found)
 
@@ -61,8 +61,10 @@ def _labels(snap: Snapshot, task: Task) -> dict[str, str]:
     return {**(service.spec.labels if service else {}), **(container.labels if container else {})}
 
 
-def _up_to_date(service: Service | None, task: Task) -> bool:
-    return service is not None and task.spec_version == service.spec_version
+def _up_to_date(snap: Snapshot, task: Task) -> bool:
+    """As updates judge it: after a rollback, tasks that were never touched are up to date, whatever their version."""
+    service = snap.services.get(task.service_id)
+    return service is not None and not slots.outdated(snap, service, task)
 
 
 def rendered(snap: Snapshot, task: Task) -> Json:

@@ -186,7 +186,7 @@ def restarts(snap: Snapshot, task: Task) -> bool:
     base = base_delay(policy)
     waited = sum(backed_off(base, n) for n in range(most))
     oldest = reached(snap, task) - policy.window / SECOND - waited
-    return sum(when > oldest for when in task.restarts) < most
+    return sum(when >= oldest for when in task.restarts) < most
 
 
 def base_delay(policy: RestartPolicy) -> float:
