@@ -268,7 +268,7 @@ def test_ten_a_second_to_everybody_and_new_settings_at_once(tmp_path: Path) -> N
             (tmp_path / "beat").write_text(head + "peer 127.0.0.2\n")
             assert two.recv(200).startswith(b"ASW1 n1 ")
             resident = Path(f"/proc/{process.pid}/status").read_text().split("VmRSS:")[1].split()[0]
-            assert int(resident) < 11_000  # kB
+            assert int(resident) < 10_000  # kB
         finally:
             process.kill()
             process.wait()

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 SILENT = 0.5  # seconds without a beat
 LOOK = 0.1  # seconds between looks at who is silent
 LATE = 0.3  # seconds after which such a look proves nothing
-REPAIR = 5.0  # seconds between repairs of what nobody told us about
+REPAIR = 8.0  # seconds between repairs of what nobody told us about
 PATIENCE = 5.0  # seconds that a task waits for news of its network
 
 
