@@ -13,6 +13,7 @@ import logging
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from dnslib import PTR, QTYPE, RCODE, RR, A, DNSError, DNSRecord
 
@@ -187,8 +188,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)  # noqa: S101 - it is what was asked for
-        self._transport = transport
+        self._transport = cast("asyncio.DatagramTransport", transport)  # Python 3.11's own is not a subclass of it
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         known = self._resolver.known(data, addr[0])
