@@ -162,8 +162,12 @@ def fill(socket: str, registry: str, work: Path, cache: Path, out: Callable[[str
     if wanted and not public:
         builder.base(cache)
     for image in wanted:
-        out(f"  {image.name}: building")
-        builder.build(image, offline=not public)
+        if public and image.public:
+            out(f"  {image.name}: pulling")
+            builder.mirror(image.name)
+        else:
+            out(f"  {image.name}: building")
+            builder.build(image, offline=not public)
     if public:
         out(f"  {GRAFANA}: pulling")
         builder.mirror(GRAFANA)

@@ -217,7 +217,7 @@ services:
   agent:
     image: agent:1
     deploy: {mode: global}
-networks: {back: {driver_opts: {encrypted: ""}, attachable: true}}
+networks: {back: {driver_opts: {com.docker.network.driver.mtu: "1400"}, attachable: true}}
 secrets: {pw: {file: ./pw}}
 configs: {conf: {file: ./conf}}
 """

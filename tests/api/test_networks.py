@@ -84,7 +84,7 @@ async def test_the_engine_hears_the_filters(api: Any, engine: Any) -> None:
 
 
 async def test_inspect(api: Any, engine: Any) -> None:
-    key = await create(api, Labels={"a": "b"}, Options={"encrypted": ""}, Attachable=True)
+    key = await create(api, Labels={"a": "b"}, Options={"com.docker.network.driver.mtu": "1400"}, Attachable=True)
     await api.write(replace(stored(api, key), subnet="10.0.1.0/24", gateway="10.0.1.1", vni=4097), *user(key))
     there = {"abc": {"Name": "web.1.t1", "EndpointID": "e", "MacAddress": "02", "IPv4Address": "10.0.1.5/24"}}
     part = engine.add("back", {LABEL: key}, Containers=there)
@@ -96,7 +96,7 @@ async def test_inspect(api: Any, engine: Any) -> None:
         "Options": None,
         "Config": [{"Subnet": "10.0.1.0/24", "Gateway": "10.0.1.1"}],
     }
-    assert shown["Options"] == {"encrypted": "", "com.docker.network.driver.overlay.vxlanid_list": "4097"}
+    assert shown["Options"] == {"com.docker.network.driver.mtu": "1400", "com.docker.network.driver.overlay.vxlanid_list": "4097"}
     assert shown["Containers"] == there
     assert shown["Peers"] == [{"Name": THREE[:12], "IP": "10.77.0.3"}]
     assert (shown["Attachable"], shown["Internal"], shown["Ingress"]) == (True, False, False)

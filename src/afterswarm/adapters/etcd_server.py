@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-CLIENT_PORT = 2379  # on 127.0.0.1 only
+CLIENT_PORT = 12379  # on 127.0.0.1 only; not 2379, which the etcd of the distribution's own unit takes
 PEER_PORT = 2380
 HEARTBEAT_MS = 100
 ELECTION_MS = 600  # etcd wants at least five heartbeats

@@ -12,7 +12,7 @@ _NOT_ADVERTISED = ("lo", "docker", "br-", "asw", "asx", "veth", "virbr")
 
 
 def of_this_host() -> dict[str, list[str]]:
-    """Interface name -> its global addresses, IPv4 before IPv6. Asked of `ip`, before pyroute2 is needed."""
+    """Interface name -> its global addresses, IPv4 before IPv6."""
     shown = subprocess.run(["ip", "-json", "address", "show", "scope", "global"], capture_output=True, check=True)
     found: dict[str, list[str]] = {}
     for link in json.loads(shown.stdout or b"[]"):

@@ -196,7 +196,8 @@ class Agent:
                 client.close()
 
     async def dismantle(self) -> None:
-        """Take networks, tunnels and rules away. After `run` has ended."""
+        """Take networks, tunnels and rules away, and beat no more. After `run` has ended."""
+        self._beats.clear()
         await self._network.clear()
 
     # ---- what the manager says -----------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from afterswarm.daemon.config import Config
 from afterswarm.http.client import Client
 from afterswarm.http.errors import ConnectFailed
 from afterswarm.http.server import serve_unix
-from afterswarm.model.cluster import DEFAULT_POOL
+from afterswarm.model.cluster import DATA_PATH_PORT, DEFAULT_POOL
 from afterswarm.model.enrolment import PORT
 from afterswarm.model.node import Availability, Description
 from afterswarm.model.refused import Refused
@@ -124,7 +124,7 @@ class Daemon:
                 spec=request.spec,
                 pools=request.default_addr_pool or [DEFAULT_POOL],
                 subnet_size=request.subnet_size or 24,
-                data_path_port=request.data_path_port or 4789,
+                data_path_port=request.data_path_port or DATA_PATH_PORT,
                 now=self._clock.now(),
             )
             shutil.rmtree(self._config.etcd, ignore_errors=True)

@@ -8,6 +8,7 @@ from afterswarm.model.base import Obj, Part
 from afterswarm.model.service import SECOND, Driver
 
 DAY = 86_400
+DATA_PATH_PORT = 4789  # UDP, VXLAN
 DEFAULT_POOL = "10.0.0.0/8"  # overlay networks take their subnets from here
 
 
@@ -78,4 +79,4 @@ class Cluster(Obj, frozen=True):
     beat_key: str = ""  # sealed, base64: authenticates the UDP beats between hosts
     default_addr_pool: list[str] = msgspec.field(default_factory=lambda: [DEFAULT_POOL])
     subnet_size: int = 24
-    data_path_port: int = 4789
+    data_path_port: int = DATA_PATH_PORT

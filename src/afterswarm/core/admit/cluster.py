@@ -7,7 +7,7 @@ import ipaddress
 from msgspec.structs import replace
 
 from afterswarm.core.admit import node as nodes
-from afterswarm.model.cluster import CAConfig, Cluster, Dispatcher, Raft, SwarmSpec
+from afterswarm.model.cluster import DATA_PATH_PORT, CAConfig, Cluster, Dispatcher, Raft, SwarmSpec
 from afterswarm.model.refused import Refused
 from afterswarm.model.service import SECOND
 from afterswarm.model.snapshot import Snapshot
@@ -29,6 +29,8 @@ def init(spec: SwarmSpec, *, pools: list[str], subnet_size: int, data_path_port:
     _check_pools(pools, subnet_size)
     if data_path_port and not 1024 <= data_path_port <= 49151:
         raise Refused(400, f"VXLAN UDP port number is not in valid range (1024-49151): {data_path_port}")
+    if data_path_port not in {0, DATA_PATH_PORT}:
+        raise Refused(501, f"another data path port than {DATA_PATH_PORT} is not supported yet")
     return _checked(spec)
 
 

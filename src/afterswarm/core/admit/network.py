@@ -34,6 +34,10 @@ def create(snap: Snapshot, spec: NetworkSpec) -> Network:
         raise Refused(501, f"networks of driver {spec.driver} cannot have swarm scope: use --driver overlay")
     if spec.config_only or (spec.config_from or {}).get("Network"):
         raise Refused(400, f"{_INVALID}overlay networks cannot be made from, or be, a configuration")
+    if spec.options.get("encrypted", "false") != "false":  # present and empty means yes
+        raise Refused(501, "encrypted overlay networks are not supported yet: traffic would cross the wire in clear")
+    if spec.enable_ipv6:
+        raise Refused(501, "IPv6 in overlay networks is not supported yet")
     check_name_free(snap, spec.name)
     if spec.ingress:
         _check_ingress(snap, spec)
