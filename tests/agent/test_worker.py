@@ -259,6 +259,14 @@ async def test_a_task_that_is_no_longer_wanted_goes_without_a_word(host):
         assert len(host.said) == said
 
 
+async def test_a_host_without_containers_has_nothing_to_wait_for(host):
+    async with host.daemon():
+        host.want()
+        await asyncio.sleep(1)
+        host.want()
+        await asyncio.wait_for(host.worker.emptied(), 1)
+
+
 async def test_the_grace_of_one_container_holds_up_no_other(host):
     host.engine.programs["web"] = Program(stop_takes=1000)
     slow, other = a_task("slow", stop_grace_period=60 * SECOND), a_task("other", image="db:1")

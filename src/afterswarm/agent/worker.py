@@ -68,8 +68,8 @@ class Worker:
             self._configs.clear()
             self._configs.update((c.id, c) for c in wanted.configs)
         if wanted.tasks is not None:
-            if self._tasks is None:
-                self._look_again.set()  # now it can be told which containers are strays
+            if self._tasks is None or not wanted.tasks:
+                self._look_again.set()  # now it can be told which containers are strays, or that none is left
             self._tasks = {t.id: t for t in wanted.tasks}
             self._empty.clear()
             self._changed.set()

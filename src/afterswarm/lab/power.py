@@ -18,6 +18,7 @@ from afterswarm.lab.hosts import REGISTRY, LabHost
 
 CGROUPS = Path("/sys/fs/cgroup")
 FIRST = "afterswarm.lab.init"
+GONE = 10  # looks in a row: a process that is just becoming another program shows no command line
 
 
 def boot(host: LabHost, daemon_arguments: tuple[str, ...] = ()) -> LabHost:
@@ -38,11 +39,13 @@ def boot(host: LabHost, daemon_arguments: tuple[str, ...] = ()) -> LabHost:
         console,
     )  # fmt: skip
     children = Path(f"/proc/{outer}/task/{outer}/children")
+    missed = 0
     for _ in range(200):
         with contextlib.suppress(OSError):
             if inner := children.read_text().split():
                 return replace(host, state="up", pid=int(inner[0]))
-        if not processes.is_running(outer, host.name):
+        missed = 0 if processes.is_running(outer, host.name) else missed + 1
+        if missed >= GONE:
             raise LabError(f"{host.name} did not boot: see {console}")
         time.sleep(0.01)
     raise LabError(f"{host.name} did not boot within 2 s: see {console}")
