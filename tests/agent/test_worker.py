@@ -243,7 +243,7 @@ async def test_shutdown_keeps_the_container_and_removal_does_not(host):
         await asyncio.sleep(1)
         assert host.engine.made == {}
         host.want()
-        await asyncio.sleep(1)
+        await asyncio.wait_for(host.worker.emptied(), 1)
         assert host.worker.reports() == []
 
 

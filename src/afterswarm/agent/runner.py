@@ -65,12 +65,12 @@ class Runner:
 
     def want(self, task: Task | None) -> None:
         """The task has changed; `None`: it is gone, and so is its container to be."""
-        back = self.gone and task is not None
-        self.gone = task is None
+        was, self.gone = self.gone, task is None
+        back = was and not self.gone
         if back and self.report.state > TaskState.ASSIGNED:
             self._around.report(self.report)  # what became of it meanwhile was kept to ourselves
         wanted = task or replace(self.task, desired=TaskState.REMOVE)
-        if wanted != self.task:
+        if wanted != self.task or self.gone != was:  # one that had ended anyway has nothing left to wait for
             self.task = wanted
             self.wake()
 
