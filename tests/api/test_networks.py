@@ -96,7 +96,8 @@ async def test_inspect(api: Any, engine: Any) -> None:
         "Options": None,
         "Config": [{"Subnet": "10.0.1.0/24", "Gateway": "10.0.1.1"}],
     }
-    assert shown["Options"] == {"com.docker.network.driver.mtu": "1400", "com.docker.network.driver.overlay.vxlanid_list": "4097"}
+    driver = "com.docker.network.driver"
+    assert shown["Options"] == {f"{driver}.mtu": "1400", f"{driver}.overlay.vxlanid_list": "4097"}
     assert shown["Containers"] == there
     assert shown["Peers"] == [{"Name": THREE[:12], "IP": "10.77.0.3"}]
     assert (shown["Attachable"], shown["Internal"], shown["Ingress"]) == (True, False, False)

@@ -127,7 +127,7 @@ async def test_filters(api: Any, filters: str, found: list[str]) -> None:
     await api.write(
         service(spec_version=9),
         service("s2", "db"),
-        task("t1", desired=TaskState.SHUTDOWN),
+        replace(task("t1", desired=TaskState.SHUTDOWN), spec=replace(SPEC, force_update=1)),
         task("t2", slot=2, node_id=THREE, spec_version=9),
         task("t3", slot=3, node_id=THREE, spec_version=9),
         replace(task("tx", node_id=""), service_id="s2", desired=TaskState.READY),

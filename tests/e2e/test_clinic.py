@@ -1,4 +1,4 @@
-"""The mission's stack on the lab: deployed from its compose file, used, watched by its own Prometheus, without its leader."""
+"""The mission's stack on the lab: deployed from its compose file, used, watched, and left without its leader."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def test_every_replica_gets_its_share_and_a_name_of_its_own(clinic: list[Host]):
 
 
 def test_locust_is_at_work_behind_the_front_door(clinic: list[Host]):
-    page = f"http://{clinic[1].address}/locust/stats/requests"
-    until("Locust has all its users", lambda: get(page)["user_count"] == 10, within=60)
+    feed = f"http://{clinic[1].address}/locust/stats/requests"
+    until("Locust has all its users", lambda: get(feed)["user_count"] == 10, within=60)
     with urllib.request.urlopen(f"http://{clinic[1].address}/locust/", timeout=10) as page:
         assert b"<html" in page.read().lower()
 
