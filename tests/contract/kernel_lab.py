@@ -93,8 +93,9 @@ class Namespace:
             return socket.socket(socket.AF_INET, kind)
 
     def close(self) -> None:
-        self._holder.kill()
-        self._holder.communicate()
+        if self._holder.returncode is None:
+            self._holder.kill()
+            self._holder.communicate()
 
 
 class HostKernel:
@@ -223,6 +224,7 @@ class Lab:
     def container(self, node: str, number: int) -> Namespace:
         """Like an engine's: its default route is in the backend network, whatever it is asked through."""
         made: Namespace = self._made(Namespace())
+        made.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")  # it would announce itself
         host = self.hosts[node]
         for index, network in enumerate((BACKEND, INGRESS)):
             address = f"10.200.{1 - index}.{10 + number}"

@@ -254,6 +254,18 @@ class TestReal:
         await say(both)
         assert net.who(lab.outside, "10.177.0.1", 8080, times=8) == {"one", "two"}
 
+    async def test_an_address_that_moves_is_found_at_once(self, lab: Any) -> None:
+        """From the other host to this one and back: neither a bridge nor a tunnel clings to where it was."""
+        client = lab.container("n1", 6)
+        for number, node in enumerate(("n2", "n1", "n2")):
+            container = lab.container(node, 5)
+            server = lab.serve(node, container)
+            for host, kernel in lab.kernels.items():
+                await kernel.sync_links(links(host, net.web(net.target(5, node), net.target(6, "n1"))))
+            assert net.ask(client, "10.200.1.15", 80, timeout=1) == f"{node} 10.200.1.16", f"move {number}"
+            server.close()
+            container.close()
+
     async def test_only_flows_to_the_named_addresses_are_forgotten(self, lab: Any, where: Any) -> None:
         where.run("ip", "link", "add", "d0", "type", "bridge")
         where.run("ip", "addr", "add", "10.9.0.1/24", "dev", "d0")

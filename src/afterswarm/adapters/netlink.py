@@ -2,6 +2,10 @@
 
 Through iproute2's batch mode, not a netlink library: that would be 12 MB in every worker for a few changes a minute.
 Only devices whose name begins with ours are ever looked at.
+
+A bridge learns where an address is from the frames that come in, and would keep sending frames into the tunnel for
+minutes when an address has moved from another host to this one. So its port of the tunnel learns nothing, and the
+addresses behind it are written there as well.
 """
 
 from __future__ import annotations
@@ -13,15 +17,16 @@ from typing import Any
 
 from afterswarm.adapters.programs import run
 from afterswarm.core.dataplane import diff
-from afterswarm.core.dataplane.vxlan import PREFIX, Link
+from afterswarm.core.dataplane.vxlan import EVERYBODY, PREFIX, Link
 
 
 def sync(wanted: Collection[Link]) -> None:
     """Make the devices these. One whose bridge is not there (the engine has just taken it away) waits for the next."""
     bridges = _bridges()
     wanted = [link for link in wanted if link.bridge in bridges]
+    fdb = _forwarding()
     links, forwarding = [], []
-    for step in diff.steps(_devices(bridges), wanted):
+    for step in diff.steps(_devices(bridges, fdb), wanted):
         match step:
             case diff.Delete(name):
                 links.append(f"link del dev {name}")
@@ -34,6 +39,11 @@ def sync(wanted: Collection[Link]) -> None:
                 forwarding.append(f"fdb append {mac} dev {name} dst {host} self permanent")
             case diff.Unlearn(name, mac, host):
                 forwarding.append(f"fdb del {mac} dev {name} dst {host} self permanent")
+    for link in wanted:
+        behind = {mac for mac, _ in link.fdb if mac != EVERYBODY}
+        known = {e["mac"] for e in fdb if (e.get("ifname"), e.get("master")) == (link.name, link.bridge) and _fixed(e)}
+        forwarding += [f"fdb del {mac} dev {link.name} master static" for mac in sorted(known - behind)]
+        forwarding += [f"fdb replace {mac} dev {link.name} master static" for mac in sorted(behind - known)]
     if links:
         run("ip", "-batch", "-", stdin="\n".join(links) + "\n")
     if forwarding:
@@ -50,6 +60,7 @@ def _settings(link: Link) -> list[str]:
     return [
         f"link set dev {link.name} addrgenmode none mtu {link.mtu}",
         f"link set dev {link.name} master {link.bridge}",
+        f"link set dev {link.name} type bridge_slave learning off",
         f"link set dev {link.name} up",
         f"link set dev {link.bridge} address {link.bridge_mac}",
     ]
@@ -60,20 +71,31 @@ def _bridges() -> dict[str, str]:
     return {link["ifname"]: link["address"] for link in _json("ip", "-j", "link", "show", "type", "bridge")}
 
 
-def _devices(bridges: dict[str, str]) -> list[Link]:
+def _forwarding() -> list[dict[str, Any]]:
+    """The entries of all bridges and tunnels of ours."""
+    return [entry for entry in _json("bridge", "-j", "fdb", "show") if entry.get("ifname", "").startswith(PREFIX)]
+
+
+def _fixed(entry: dict[str, Any]) -> bool:
+    """Neither learnt nor the device's own address."""
+    return bool(entry.get("state") == "static")
+
+
+def _devices(bridges: dict[str, str], fdb: list[dict[str, Any]]) -> list[Link]:
     """Our devices as they are. One that is not as `_settings` makes it shows by an empty bridge."""
     found = _json("ip", "-j", "-d", "link", "show", "type", "vxlan")
     ours = [link for link in found if link["ifname"].startswith(PREFIX)]
-    fdb: dict[str, list[tuple[str, str]]] = {link["ifname"]: [] for link in ours}
-    for entry in _json("bridge", "-j", "fdb", "show") if ours else []:
-        if entry.get("ifname") in fdb and "dst" in entry:
-            fdb[entry["ifname"]].append((entry["mac"], entry["dst"]))
-    return [_device(link, bridges, tuple(sorted(fdb[link["ifname"]]))) for link in ours]
+    known: dict[str, list[tuple[str, str]]] = {link["ifname"]: [] for link in ours}
+    for entry in fdb:
+        if entry["ifname"] in known and "dst" in entry:
+            known[entry["ifname"]].append((entry["mac"], entry["dst"]))
+    return [_device(link, bridges, tuple(sorted(known[link["ifname"]]))) for link in ours]
 
 
 def _device(link: dict[str, Any], bridges: dict[str, str], fdb: tuple[tuple[str, str], ...]) -> Link:
     data = link["linkinfo"]["info_data"]
-    bridge = link.get("master", "") if "UP" in link["flags"] else ""
+    port = link["linkinfo"].get("info_slave_data", {})
+    bridge = link.get("master", "") if "UP" in link["flags"] and not port.get("learning") else ""
     return Link(
         name=link["ifname"],
         vni=data.get("id", 0),
