@@ -105,7 +105,7 @@ def living(snap: Snapshot) -> Counter[slots.Slot]:
 
 @pytest.mark.parametrize("planner", PLANNERS)
 @given(snap=swarms())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_rounds_end_and_the_next_changes_nothing(planner, snap: Snapshot) -> None:
     after = g.settled(snap, planner.plan)
     assert planner.plan(after, "s") == planner.plan(after, "s")
@@ -113,7 +113,7 @@ def test_rounds_end_and_the_next_changes_nothing(planner, snap: Snapshot) -> Non
 
 @pytest.mark.parametrize("planner", PLANNERS)
 @given(snap=swarms(), done=st.integers(0, 6))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_every_part_of_a_plan_keeps_the_rules(planner, snap: Snapshot, done: int) -> None:
     """States only grow, nobody else's are written, no plan adds a live task to a slot that has two."""
     changes = planner.plan(snap, "s").changes[:done]
@@ -128,7 +128,7 @@ def test_every_part_of_a_plan_keeps_the_rules(planner, snap: Snapshot, done: int
 
 @pytest.mark.parametrize("planner", PLANNERS)
 @given(snap=swarms(), seed=st.randoms(use_true_random=False))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_the_order_of_the_store_does_not_matter(planner, snap: Snapshot, seed) -> None:
     shuffled = g.everything(snap)
     seed.shuffle(shuffled)
@@ -142,7 +142,7 @@ def test_what_is_not_there_has_an_empty_plan(planner) -> None:
 
 
 @given(snap=swarms())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_replicated_service_has_as_many_slots_in_use_as_replicas(snap: Snapshot) -> None:
     of = snap.services["s"]
     after = g.settled(snap, replicated.plan)
@@ -155,7 +155,7 @@ def test_a_replicated_service_has_as_many_slots_in_use_as_replicas(snap: Snapsho
 
 
 @given(snap=swarms())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_tasks_leave_nodes_that_cannot_keep_them(snap: Snapshot) -> None:
     of = snap.services["s"]
     planner = everywhere if of.spec.mode.global_ is not None else enforce
@@ -166,7 +166,7 @@ def test_tasks_leave_nodes_that_cannot_keep_them(snap: Snapshot) -> None:
 
 
 @given(snap=swarms())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_two_tasks_of_one_version_are_not_started_in_one_slot(snap: Snapshot) -> None:
     after = g.settled(snap, restart.plan)
     of = after.services["s"]
@@ -182,7 +182,7 @@ def test_two_tasks_of_one_version_are_not_started_in_one_slot(snap: Snapshot) ->
 
 
 @given(snap=swarms())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_what_is_deleted_had_stopped(snap: Snapshot) -> None:
     for change in reap.plan(snap, "s").changes:
         if isinstance(change.old, Task) and change.new is None:
@@ -191,7 +191,7 @@ def test_what_is_deleted_had_stopped(snap: Snapshot) -> None:
 
 
 @given(snap=swarms())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_removed_service_goes_in_the_end(snap: Snapshot) -> None:
     of = replace(snap.services["s"], pending_delete=True)
     ended = [r for r in snap.reports.values() if r.state <= TaskState.RUNNING]

@@ -38,6 +38,7 @@ from afterswarm.sim.users import User
 
 NODES = ("m1", "m2", "m3", "w1", "w2")
 EPOCH = 1_000_000_000.0
+MOST_NODES = 8  # that ever were
 TROUBLE = 60.0  # seconds in which things happen
 QUIET = 240.0  # seconds after which all must have come right
 PACE = 3.0  # how much slower than in life the managers' loops look around, ...
@@ -123,7 +124,9 @@ class World:
         self.silent: dict[tuple[str, str], float] = {}  # (who, for whom) -> since when
         self.reachable: set[str] = set()
         self.managers: dict[str, Manager] = {}
-        self.running: dict[str, asyncio.Task[None]] = {}
+        self.running: dict[str, asyncio.Task[None]] = {}  # managers
+        self.lives: dict[str, asyncio.Task[None]] = {}  # hosts
+        self.names = list(NODES)  # every node that ever was
         self.user = User(self._fork())
         self.start_first: set[str] = set()  # services of which two tasks may live in a slot
         self.hosts = {n: SimHost(n, self.clock, self._fork(), partial(self.session, n)) for n in NODES}
@@ -202,12 +205,12 @@ class World:
         """All of it. Raises `rules.Broken`, alone or in a group."""
         await self._found()
         async with asyncio.TaskGroup() as group:
-            others = [group.create_task(host.run()) for host in self.hosts.values()]
+            self.lives = {name: group.create_task(host.run()) for name, host in self.hosts.items()}
             for name in self.managers:
                 self._start(group, name)
             await self._trouble(group)
             await self._calm(group)
-            for task in [*others, *self.running.values()]:
+            for task in [*self.lives.values(), *self.running.values()]:
                 task.cancel()
 
     async def _found(self) -> None:
@@ -215,17 +218,20 @@ class World:
         for name in self.hosts:
             self.reachable.add(name)
             role = Role.MANAGER if name.startswith("m") else Role.WORKER
-            created.append(
-                Node(
-                    id=name, role=role, spec=NodeSpec(role=role, labels={"zone": self.rng.choice("ab")}), created=EPOCH
-                )
-            )
-            resources = Resources(nano_cpus=4_000_000_000, memory_bytes=8 << 30)
-            description = Description(hostname=name, resources=resources)
-            created.append(NodeReport(id=name, description=description, address=f"10.77.0.{len(created)}"))
+            created += self._member(name, role)
             if role == Role.MANAGER:
                 self.managers[name] = Manager(self, name)
         await self.store.commit([Change(None, obj) for obj in created], seen=self.store.rev)
+
+    def _member(self, name: str, role: Role) -> list[Obj]:
+        spec = NodeSpec(role=role, labels={"zone": self.rng.choice("ab")})
+        resources = Resources(nano_cpus=4_000_000_000, memory_bytes=8 << 30)
+        description = Description(hostname=name, resources=resources)
+        address = f"10.77.0.{self.names.index(name) + 1}"
+        return [
+            Node(id=name, role=role, spec=spec, created=self.clock.now()),
+            NodeReport(id=name, description=description, address=address),
+        ]
 
     def _start(self, group: asyncio.TaskGroup, name: str) -> None:
         manager = self.managers[name] = Manager(self, name)
@@ -251,7 +257,7 @@ class World:
     async def _misfortune(self, group: asyncio.TaskGroup) -> None:
         node_id = self.rng.choice(sorted(self.hosts))
         host = self.hosts[node_id]
-        kind = self.rng.choice(("power", "cut", "heal", "heal", "lag", "deaf", "restart"))
+        kind = self.rng.choice(("power", "cut", "heal", "heal", "lag", "loss", "deaf", "restart", "remove"))
         self.events.append((self.clock.now(), f"{kind} {node_id}"))
         enough = sum(n in self.reachable for n in self.managers) > len(self.managers) // 2 + (node_id in self.managers)
         match kind:
@@ -265,6 +271,10 @@ class World:
                 self._bring_back(group, node_id)
             case "lag" if node_id in self.managers:
                 self.managers[node_id].client.latency = self.rng.choice((0.0, 0.02, 0.5, 2.0))
+            case "loss" if node_id in self.managers:
+                self.managers[node_id].client.loss = self.rng.choice((0.0, 0.1, 0.5))
+            case "remove" if node_id not in self.managers and len(self.names) < MOST_NODES:
+                self._replace(group, node_id)
             case "deaf" if node_id in self.managers:
                 for other in self.hosts:
                     self.silent.setdefault((other, node_id), self.clock.now())
@@ -275,6 +285,20 @@ class World:
             case _:
                 pass
 
+    def _replace(self, group: asyncio.TaskGroup, node_id: str) -> None:
+        """The host burns down, is removed from the swarm, and another one joins."""
+        self.cut_off(node_id)
+        self.hosts.pop(node_id).power_cut()
+        self.lives.pop(node_id).cancel()
+        joined = f"w{len(self.names) + 1}"
+        self.names.append(joined)
+        self.hosts[joined] = SimHost(joined, self.clock, self._fork(), partial(self.session, joined))
+        self.reachable.add(joined)
+        self.lives[joined] = group.create_task(self.hosts[joined].run())
+        changes = [Change(self.kinds["node"][node_id], None)]
+        changes += [Change(None, obj) for obj in self._member(joined, Role.WORKER)]
+        self.store.apply(changes, seen=self.store.rev, guards=[f"node/{node_id}"])
+
     def _bring_back(self, group: asyncio.TaskGroup, node_id: str) -> None:
         host = self.hosts[node_id]
         if not host.on:
@@ -282,6 +306,7 @@ class World:
         self.heal(node_id)
         if node_id in self.managers:
             self.managers[node_id].client.latency = None
+            self.managers[node_id].client.loss = 0.0
             if node_id not in self.running:
                 self._start(group, node_id)
 
