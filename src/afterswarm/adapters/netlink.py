@@ -22,7 +22,17 @@ from afterswarm.core.dataplane.vxlan import EVERYBODY, PREFIX, Link
 
 def sync(wanted: Collection[Link]) -> None:
     """Make the devices these. One whose bridge is not there (the engine has just taken it away) waits for the next."""
-    bridges = _bridges()
+    before = _bridges()
+    try:
+        _sync(wanted, before)
+    except OSError:
+        after = _bridges()
+        if after.keys() == before.keys():
+            raise
+        _sync(wanted, after)  # the engine was quicker
+
+
+def _sync(wanted: Collection[Link], bridges: dict[str, str]) -> None:
     wanted = [link for link in wanted if link.bridge in bridges]
     fdb = _forwarding()
     links, forwarding = [], []
