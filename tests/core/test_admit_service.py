@@ -169,7 +169,6 @@ SECRET = SecretReference(secret_id="secret-id", secret_name="password", file=Fil
 CONFIG = ConfigReference(config_id="config-id", config_name="settings", file=FileTarget(name="/etc/x"))
 HEALTH = Healthcheck(test=["CMD", "true"])
 REFUSED = [
-    (spec(""), "meta: name must be provided"),
     (spec("-web"), "name must be valid as a DNS name component"),
     (spec("web_"), "name must be valid as a DNS name component"),
     (spec("we b"), "name must be valid as a DNS name component"),

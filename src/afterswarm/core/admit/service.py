@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from msgspec.structs import replace
 
 from afterswarm import ids
+from afterswarm.core import naming
 from afterswarm.core.admit import service_spec
 from afterswarm.core.admit.container import invalid, unimplemented
 from afterswarm.model.network import Network
@@ -31,9 +32,10 @@ PREDEFINED = frozenset({"host", "bridge", "none"})  # every engine has them; sto
 
 
 def create(snap: Snapshot, spec: ServiceSpec) -> Service:
-    """A new service. Raises `Refused`."""
-    spec = _admitted(snap, spec, "")
-    if any(s.name == spec.name and not s.pending_delete for s in snap.services.values()):
+    """A new service; one without a name is given one. Raises `Refused`."""
+    names = {s.name for s in snap.services.values() if not s.pending_delete}
+    spec = _admitted(snap, spec if spec.name else replace(spec, name=naming.spare(snap.rev, names)), "")
+    if spec.name in names:
         why = f"name conflicts with an existing object: service {spec.name} already exists"
         raise Refused(409, f"rpc error: code = AlreadyExists desc = {why}")
     return Service(id=ids.derive("service", spec.name, snap.rev), spec=spec)
