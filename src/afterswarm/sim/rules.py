@@ -73,7 +73,10 @@ def addresses(snap: Snapshot, network_id: str) -> None:
 
 
 def after_start(snap: Snapshot, hosts: Iterable[SimHost], service_id: str, slot: slots.Slot, limit: int) -> None:
-    """At most `limit` containers run in a slot, but for hosts that were given up since."""
+    """At most `limit` containers run in a slot, but for those that were given to hosts which were given up since.
+
+    Such a host may even start one when it is back, from what a manager shows that was cut off with it: for a moment.
+    """
     found = []
     for host in hosts:
         node = snap.nodes.get(host.id)
@@ -81,7 +84,7 @@ def after_start(snap: Snapshot, hosts: Iterable[SimHost], service_id: str, slot:
             continue
         for container in host.running():
             task = container.task
-            given_up = node.state == NodeState.DOWN or node.state_since >= container.started
+            given_up = node.state == NodeState.DOWN or node.state_since >= min(container.started, task.created)
             if (task.service_id, slots.slot_of(task)) == (service_id, slot) and not given_up and task.id in snap.tasks:
                 found.append(task.id)
     _hold(len(found) <= limit, f"{len(found)} containers run in slot {slot}", [service_id, *found])
