@@ -152,8 +152,9 @@ class EtcdServer:
         with suppress(FileNotFoundError):
             if self.log_file.stat().st_size > LARGEST_LOG:
                 self.log_file.replace(self.log_file.with_suffix(".log.1"))
-        # It dies with this process, however that dies: two members on one directory would wait for each other.
-        argv = ["setpriv", "--pdeathsig", "TERM", "--", *self.argv()]
+        # It dies with this process, however that dies: two members on one directory would wait for each other. At once,
+        # for a member that ends in good order looks for another leader first, with the next one waiting for its port.
+        argv = ["setpriv", "--pdeathsig", "KILL", "--", *self.argv()]
         with self.log_file.open("ab") as out:
             process = await asyncio.create_subprocess_exec(
                 *argv,
