@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
+
 from afterswarm.lab.hosts import REGISTRY, LabHost
 from afterswarm.lab.lab import Lab
 
@@ -18,11 +20,11 @@ BUSYBOX = f"{REGISTRY}/busybox:1"
 
 
 class DockerFailed(AssertionError):
-    """The command line said no; `words` is what it said."""
+    """The command line said no; `words` is what it said, `code` its exit code."""
 
-    def __init__(self, argv: tuple[str, ...], words: str) -> None:
+    def __init__(self, argv: tuple[str, ...], words: str, code: int) -> None:
         super().__init__(f"docker {' '.join(argv)}: {words}")
-        self.words = words
+        self.words, self.code = words, code
 
 
 class Host:
@@ -47,16 +49,24 @@ class Host:
             [self.client, "-H", f"unix://{socket}", *argv], capture_output=True, text=True, timeout=timeout, check=False
         )
         if done.returncode:
-            raise DockerFailed(argv, (done.stderr + done.stdout).strip())
+            raise DockerFailed(argv, (done.stderr + done.stdout).strip(), done.returncode)
         return done.stdout.strip()
 
     def fails(self, *argv: str) -> str:
-        """The words with which the command is refused."""
+        """The words with which the command is refused, with exit code 1 as Docker's."""
         try:
             out = self.docker(*argv)
         except DockerFailed as failed:
+            if failed.code != 1:
+                raise
             return failed.words
         raise AssertionError(f"docker {' '.join(argv)} should have failed, and said: {out}")
+
+    def with_client(self, version: str) -> Host:
+        """The same host, by way of another docker command line."""
+        if not Path(CLIENTS[version]).exists():
+            pytest.skip(f"no docker command line {version} at {CLIENTS[version]}")
+        return Host(self.lab, self.name, CLIENTS[version])
 
     def json(self, *argv: str) -> Any:
         """Output of an `inspect`."""
