@@ -14,15 +14,22 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from hosts import BUSYBOX, Host, logs, until
+from machine import machine
 
 from afterswarm.lab.lab import Lab
 
 
 @pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
+def before() -> dict[str, list[str]]:
+    """What was on the machine before the lab."""
+    return machine()
+
+
+@pytest.fixture(scope="session")
+def lab(before: dict[str, list[str]]) -> Iterator[Lab]:
     """Three hosts that are up, and a registry with a small image."""
     here = Lab()
-    assert not here.read().hosts, "a lab is up already; `afterswarm lab down` removes it"
+    assert "asw-lab" not in before["links"], "a lab is up already; `afterswarm lab down` removes it"
     try:
         here.up(3)
         push_busybox(Host(here, "swarm-1"))

@@ -11,7 +11,7 @@ import msgspec
 
 from afterswarm.lab.cable import LabError
 from afterswarm.lab.hosts import ROOT
-from afterswarm.lab.lab import Lab
+from afterswarm.lab.lab import Lab, need_root
 from afterswarm.lab.power import inside
 
 
@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
                 if not argv:
                     print("afterswarm lab exec HOST -- CMD …: no command given", file=sys.stderr)
                     return 2
+                need_root()
                 command = inside(lab.host(lab.read(), args.host), argv)
                 os.execvp(command[0], command)  # noqa: S606 - no shell is wanted
             case _:

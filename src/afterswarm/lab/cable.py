@@ -8,6 +8,7 @@ from pathlib import Path
 from afterswarm.lab.hosts import BRIDGE, GATEWAY, PREFIX, LabHost
 
 TABLE = "afterswarm-lab"
+NAMED = Path("/run/netns")  # where `ip netns` keeps them
 FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 
@@ -45,9 +46,21 @@ def lay_bridge() -> bool:
     return forwarded
 
 
+def has_named_namespaces() -> bool:
+    """Whether `ip netns` has been used since the machine was booted: its first use leaves a mount."""
+    return f" {NAMED} " in Path("/proc/self/mountinfo").read_text()
+
+
+def forget_named_namespaces() -> None:
+    """Take that mount away, unless somebody else has namespaces there now."""
+    if has_named_namespaces() and not any(NAMED.iterdir()):
+        run("umount", str(NAMED), check=False)
+        NAMED.rmdir()
+
+
 def plug(host: LabHost) -> None:
     """Make the host's network namespace and its cable."""
-    if not Path(f"/run/netns/{host.netns}").exists():
+    if not (NAMED / host.netns).exists():
         run("ip", "netns", "add", host.netns)
     if not Path(f"/sys/class/net/{host.link}").exists():
         run("ip", "link", "add", host.link, "type", "veth", "peer", "name", "eth0", "netns", host.netns)

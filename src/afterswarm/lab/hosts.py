@@ -83,3 +83,4 @@ class LabState(msgspec.Struct, frozen=True, kw_only=True):
     hosts: list[LabHost] = []
     registry_pid: int = 0
     forwarded: bool = True  # ip_forward was on before us, and stays so
+    named: bool = True  # the place of named network namespaces was there before us, and stays

@@ -28,8 +28,7 @@ BOOT_WITHIN = 60.0  # seconds
 
 def check(out: Callable[[str], None]) -> None:
     """Refuse clearly where the machine lacks something."""
-    if os.geteuid() != 0:
-        raise LabError("the lab makes namespaces, bridges and mounts: run it as root (sudo afterswarm lab …)")
+    need_root()
     missing = sorted({package for program, package in PROGRAMS.items() if not shutil.which(program)})
     if missing:
         raise LabError(f"programs are missing: apt-get install --no-install-recommends {' '.join(missing)}")
@@ -42,6 +41,11 @@ def check(out: Callable[[str], None]) -> None:
             raise LabError(f"this kernel has no {kind} devices ({probe.stderr.strip()}); the lab cannot run here")
     if not Path("/proc/sys/net/bridge").exists():
         out("note: no br_netfilter in this kernel; traffic between containers of one host is not filtered")
+
+
+def need_root() -> None:
+    if os.geteuid() != 0:
+        raise LabError("the lab makes namespaces, bridges and mounts: run it as root (sudo afterswarm lab …)")
 
 
 class Lab:
@@ -67,6 +71,7 @@ class Lab:
     @contextmanager
     def locked(self) -> Iterator[LabState]:
         """Two commands at once wait for each other."""
+        need_root()
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / "lock").open("w") as lock:
             flock(lock, LOCK_EX)
@@ -91,9 +96,11 @@ class Lab:
         with self.locked() as state:
             laid = Path(f"/sys/class/net/{BRIDGE}").exists()
             forwarded = state.forwarded if laid else cable.lay_bridge()
+            named = state.named if laid else cable.has_named_namespaces()
             known = {h.index: h for h in state.hosts}
             hosts = [known.get(i) or LabHost(index=i, root=str(self.root)) for i in range(1, max(count, *known, 1) + 1)]
-            self.write(LabState(hosts=hosts, registry_pid=state.registry_pid, forwarded=forwarded))
+            begun = LabState(hosts=hosts, registry_pid=state.registry_pid, forwarded=forwarded, named=named)
+            self.write(begun)
             pid = state.registry_pid
             if not registry.is_running(pid):
                 pid = registry.start(self.root)
@@ -101,7 +108,7 @@ class Lab:
             booted = []
             for host in hosts:
                 booted.append(host if host.state != "off" else power.boot(host))
-                self.write(LabState(hosts=[*booted, *hosts[len(booted) :]], registry_pid=pid, forwarded=forwarded))
+                self.write(replace(begun, hosts=[*booted, *hosts[len(booted) :]], registry_pid=pid))
         if wait:
             with ThreadPoolExecutor() as pool:
                 for host in pool.map(self.ready, booted):
@@ -159,4 +166,6 @@ class Lab:
                 shutil.rmtree(host.dir, ignore_errors=True)
             if state.hosts:
                 cable.remove_bridge(forwarded=state.forwarded)
+                if not state.named:
+                    cable.forget_named_namespaces()
             (self.root / "lab.json").unlink(missing_ok=True)

@@ -31,7 +31,7 @@ def boot(host: LabHost, daemon_arguments: tuple[str, ...] = ()) -> LabHost:
     console = host.dir / "console.log"
     outer = processes.start(
         [
-            "nsenter", f"--net=/run/netns/{host.netns}",
+            "nsenter", f"--net={cable.NAMED / host.netns}",
             "unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc",
             sys.executable, "-m", FIRST,
             host.name, str(host.dir), host.cgroup, REGISTRY, *daemon_arguments,
