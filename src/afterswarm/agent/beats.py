@@ -17,6 +17,7 @@ import socket
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -140,9 +141,8 @@ class Beats:
         return self._file.with_suffix(".pid")
 
     def _command(self) -> list[str]:
-        script = Path(beat_sender.__file__)
-        digest = hashlib.sha256(script.read_bytes()).hexdigest()[:12]
-        return [sys.executable, "-I", "-S", str(script), str(self._file), digest]
+        script = beat_sender.__file__
+        return [sys.executable, "-I", "-S", script, str(self._file), _digest(script)]
 
     def _keep_sender(self) -> None:
         """One sender of this version runs: the one of the daemon's last life, or a new one."""
@@ -174,6 +174,12 @@ class Beats:
             return
         with suppress(ChildProcessError):
             os.waitpid(pid, 0)  # at once: it has no handler
+
+
+@cache
+def _digest(script: str) -> str:
+    """Of the version that this daemon was started with."""
+    return hashlib.sha256(Path(script).read_bytes()).hexdigest()[:12]
 
 
 def _command_of(pid: int) -> list[str]:
