@@ -69,7 +69,7 @@ class Membership:
         self._woken = asyncio.Event()
         self._strangers: dict[str, float] = {}  # member id -> since when
         self._adding = asyncio.Lock()
-        self._said = ""
+        self._said: list[str] = []
 
     # ---- what every manager does -------------------------------------------------------------------------------
 
@@ -126,9 +126,9 @@ class Membership:
         return any(node.spec.role != node.role for node in snap.nodes.values())
 
     def _say(self, what: str) -> None:
-        if what != self._said:
+        if what not in self._said:  # a step that is refused and tried again is said once, and so is why
             log.info("managers: %s", what)
-            self._said = what
+        self._said = [*(said for said in self._said if said != what), what][-2:]
 
     # ---- POST /member/add --------------------------------------------------------------------------------------
 

@@ -10,16 +10,22 @@ from itertools import count
 
 from afterswarm import ids
 
-_HOW = (
-    "able amber bold brave brisk calm clear clever cosy crisp eager early fair fine fleet fond gentle glad golden happy "
-    "hardy honest jolly keen kind light lively lucky merry mild neat noble patient plain proud quick quiet ready silver "
-    "simple smart snug solid steady still sunny swift tidy true warm wise witty"
-).split()
-_WHAT = (
-    "alder ash aspen beech birch box cedar cherry chestnut cypress dogwood elder elm fig fir hawthorn hazel hemlock "
-    "hickory holly hornbeam ivy juniper larch laurel lilac lime linden magnolia maple medlar mulberry myrtle oak olive "
-    "osier palm pear pine plane plum poplar quince rowan sequoia sloe spruce sumac sycamore tamarisk walnut willow yew"
-).split()
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+_HOW = _words("""
+    able amber bold brave brisk calm clear clever cosy crisp eager early fair fine fleet fond gentle glad golden
+    happy hardy honest jolly keen kind light lively lucky merry mild neat noble patient plain proud quick quiet
+    ready silver simple smart snug solid steady still sunny swift tidy true warm wise witty
+""")
+_WHAT = _words("""
+    alder ash aspen beech birch box cedar cherry chestnut cypress dogwood elder elm fig fir hawthorn hazel
+    hemlock hickory holly hornbeam ivy juniper larch laurel lilac lime linden magnolia maple medlar mulberry
+    myrtle oak olive osier palm pear pine plane plum poplar quince rowan sequoia sloe spruce sumac sycamore
+    tamarisk walnut willow yew
+""")
 
 
 def spare(seed: object, taken: Container[str]) -> str:

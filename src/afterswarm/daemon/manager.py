@@ -9,6 +9,7 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 
 import msgspec
 
@@ -38,7 +39,7 @@ from afterswarm.model.cluster import DEFAULT_POOL, JoinTokens
 from afterswarm.model.enrolment import MemberReply
 from afterswarm.model.node import Role
 from afterswarm.model.refused import Refused
-from afterswarm.ports import Clock, Conflict
+from afterswarm.ports import Clock, Conflict, Unavailable
 
 ASK_AGAIN = 0.3  # seconds between requests for a place in the store
 ATTEMPTS = 10
@@ -148,10 +149,20 @@ class Manager:
         raise Refused(503, "the tokens could not be rotated: others keep changing the swarm; try again")
 
     async def depart(self) -> None:
-        """Leave the store's quorum, as far as the others can still agree to it."""
-        others = [n for n in self.cache.snapshot().nodes.values() if n.role == Role.MANAGER]
-        if len(others) > 1:
-            status = await self._members.status()
+        """Leave the store's quorum, as far as the others can still agree to it.
+
+        If this member leads the store, it hands over before: nobody has to wait for an election then, and of two
+        members the one that stays is sure to hear that it is alone.
+        """
+        members = await self._members.members()
+        staying = [
+            m.id for m in members if m.name != self._identity.node_id and m.name in self._alive() and not m.learner
+        ]
+        status = await self._members.status()
+        if staying and status.leader == status.member_id:
+            with suppress(Unavailable, Refused):
+                await self._members.move_leader(min(staying))
+        if len(members) > 1:
             await self._members.remove(status.member_id)
 
     def _alive(self) -> set[str]:
