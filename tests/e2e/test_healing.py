@@ -29,7 +29,7 @@ def web(swarm: list[Host]) -> Iterator[list[Host]]:
     first = swarm[0]
     first.docker(
         "service", "create", "-d", "--name", "web", "--replicas", str(REPLICAS), "--network", "mesh",
-        "--publish", "8080:80", "--stop-grace-period", "1s", BUSYBOX,
+        "--publish", "8080:80", "--stop-signal", "SIGKILL", BUSYBOX,
     )  # fmt: skip
     until("two tasks on each host", lambda: Counter(n for _, n in first.running("web")) == {h.name: 2 for h in swarm})
     yield swarm
