@@ -25,6 +25,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from afterswarm.adapters.etcd_server import CLIENT_PORT
 from afterswarm.lab.hosts import REGISTRY, LabHost
 from afterswarm.lab.lab import Lab
 
@@ -193,7 +194,7 @@ ASK_STORE = """
 import json, ssl, urllib.request
 i = "/var/lib/afterswarm/identity/"
 c = ssl.create_default_context(cafile=i + "ca.pem"); c.load_cert_chain(i + "cert.pem", i + "key.pem")
-r = urllib.request.Request("https://127.0.0.1:2379/v3/maintenance/status", b"{}", {"Content-Type": "application/json"})
+r = urllib.request.Request("https://127.0.0.1:%d/v3/maintenance/status", b"{}", {"Content-Type": "application/json"})
 s = json.load(urllib.request.urlopen(r, context=c, timeout=5))
 print(s["leader"] == s["header"]["member_id"])
 """
@@ -203,7 +204,7 @@ def leads_store(host: LabHost) -> bool:
     """Whether this host's member of the store leads it: losing it costs an election besides."""
     from afterswarm.lab.power import inside  # noqa: PLC0415
 
-    argv = inside(host, [sys.executable, "-c", ASK_STORE])
+    argv = inside(host, [sys.executable, "-c", ASK_STORE % CLIENT_PORT])
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip() == "True"
 
 
