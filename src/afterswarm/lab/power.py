@@ -19,7 +19,6 @@ from afterswarm.lab.hosts import REGISTRY, LabHost
 CGROUPS = Path("/sys/fs/cgroup")
 FIRST = "afterswarm.lab.init"
 FIRST_WITHIN = 20.0  # seconds for a host's first process; milliseconds, unless the machine is very busy
-GONE = 10  # looks in a row: a process that is just becoming another program shows no command line
 
 
 def boot(host: LabHost, daemon_arguments: tuple[str, ...] = ()) -> LabHost:

@@ -23,7 +23,13 @@ def start(argv: list[str], log: Path) -> int:
 
 def is_running(pid: int, part: str) -> bool:
     """Whether the process is there, has not ended, and has `part` in its command line: numbers are given again."""
+    here = Path(f"/proc/{pid}")
     try:
-        return part.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()  # empty once it has ended
+        command = here.joinpath("cmdline").read_bytes()
+        if command:
+            return part.encode() in command
+        # Empty of one that has ended, but also of one that is just becoming another program.
+        state = here.joinpath("stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return False
+    return state not in "ZX"
