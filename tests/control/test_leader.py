@@ -15,6 +15,7 @@ from afterswarm.model.base import Change, Plan
 from afterswarm.model.node import Node, NodeSpec, Role
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import Report
+from afterswarm.ports import Fenced
 from afterswarm.sim.clock import LoopClock
 from afterswarm.sim.store import SimClient, SimStore
 
@@ -175,3 +176,45 @@ async def test_suspicions_are_written_when_they_change_and_only_then() -> None:
         w.heal("m3")
         await asyncio.sleep(3)
         assert all(w.store.objects["suspicion", name].nodes == () for name in ("m1", "m2"))
+
+
+class Writing(msgspec.Struct, frozen=True):
+    """A controller that writes once, in an object of its name."""
+
+    name: str
+
+    def keys_of(self, _change: Change) -> Sequence[str]:
+        return ["key"]
+
+    def plan(self, _snap: Snapshot, _key: str) -> Plan:
+        return Plan([Change(None, Report(id=self.name))])
+
+
+async def test_a_manager_that_is_to_end_ends_although_it_is_just_losing_its_term() -> None:
+    async with world() as w:
+        manager = w.managers["m1"]
+        await asyncio.sleep(3)
+        assert w.leader == "m1"
+
+        class Replica(Cache):
+            async def commit(self, changes: Sequence[Change], **_: object) -> int:
+                if changes[0].obj.id == "fenced":
+                    await asyncio.sleep(1)
+                    raise Fenced
+                try:
+                    await asyncio.sleep(3600)
+                finally:
+                    await asyncio.sleep(1)  # the term is lost, and takes a moment to end
+                return 0
+
+        replica = Replica(manager.client, manager.clock)
+        following = asyncio.ensure_future(replica.run())
+        await replica.synced.wait()
+        both = [Writing("fenced"), Writing("slow")]
+        leading = asyncio.ensure_future(lead(replica, "m1", manager.heard, manager.clock, both))
+        await asyncio.sleep(1.5)
+        leading.cancel()
+        await asyncio.wait([leading], timeout=10)
+        following.cancel()
+        assert leading.cancelled(), "it went on as if nobody had told it to end"
+        await asyncio.gather(following, return_exceptions=True)

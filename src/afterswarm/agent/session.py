@@ -15,6 +15,7 @@ from contextlib import suppress
 
 import msgspec
 
+from afterswarm.http.children import apart
 from afterswarm.http.client import Client
 from afterswarm.http.errors import ConnectFailed, HttpError
 from afterswarm.http.message import Stream
@@ -112,7 +113,7 @@ class Session:
             pause = PAUSE
             last, stream = found
             try:
-                await self._attend(stream)
+                await apart(self._attend(stream))
             finally:
                 self.manager_id = ""
                 stream.close()

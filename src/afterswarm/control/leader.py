@@ -15,6 +15,7 @@ from typing import Protocol
 
 from afterswarm.control.loop import KeysOf, Planner, drive
 from afterswarm.core import leadership, liveness
+from afterswarm.http.children import apart
 from afterswarm.model.base import Change
 from afterswarm.model.node import Leader, Role, Suspicion
 from afterswarm.model.snapshot import Snapshot
@@ -61,7 +62,7 @@ async def lead(
         leader = snap.leader
         if leader and leader.node_id == me and leader.rev != over:
             over = leader.rev
-            await _term(replica, leader, clock, controllers)
+            await apart(_term(replica, leader, clock, controllers))
         elif decide(leader.node_id if leader else "", me, managers(snap), heard, clock.now(), since):
             if not await _take_over(replica, leader, me):
                 await clock.sleep(LOOK)

@@ -20,6 +20,7 @@ from afterswarm.api.swarm import ALREADY
 from afterswarm.daemon import addresses
 from afterswarm.daemon.agent import Agent
 from afterswarm.daemon.config import Config
+from afterswarm.http.children import apart
 from afterswarm.http.client import Client
 from afterswarm.http.errors import ConnectFailed
 from afterswarm.http.server import serve_unix
@@ -225,7 +226,7 @@ class Daemon:
             )
             self._agent = agent
             try:
-                await agent.run(founded)
+                await apart(agent.run(founded))
                 if agent.removed:
                     log.warning("this node was removed from the swarm")
                     await agent.dismantle()
@@ -234,9 +235,9 @@ class Daemon:
             except* Exception as failures:
                 self._error = str(failures.exceptions[0])
                 log.exception("the node's part in the swarm failed; it begins again")
-                await asyncio.sleep(AGAIN)
             finally:
                 self._agent = None
+            await asyncio.sleep(AGAIN)
 
     async def _settled(self, *, takes_back: bool) -> None:
         """Wait until this node works as a member."""
