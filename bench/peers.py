@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -73,12 +74,18 @@ class Peer:
         return ready == len(self.hosts) and reachable == managers
 
     def leave(self) -> None:
+        """All at once; each is out when this returns."""
+
         def out(host: LabHost) -> None:
-            with contextlib.suppress(OSError):
-                docker(self.socket(host), "swarm", "leave", "--force")
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                docker(self.socket(host), "swarm", "leave", "--force", timeout=60.0)
+            until(f"{host.name} out of the swarm", lambda: self.state(host) == "inactive", 10.0)
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(out, self.hosts))
+
+    def state(self, host: LabHost) -> str:
+        return str(get(self.socket(host), "/info")["Swarm"]["LocalNodeState"])
 
     def leader(self) -> LabHost:
         for node in get(self.door, "/nodes"):

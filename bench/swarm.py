@@ -214,7 +214,7 @@ def main() -> int:
         if "worker" in bench.parts:
             for peer in peers:
                 bench.worker(peer)
-    except (LabError, OSError) as trouble:
+    except (LabError, NotWithin, OSError) as trouble:
         bench.failures.append(str(trouble))
         say(f"FAILED: {trouble}")
     finally:
