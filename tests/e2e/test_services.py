@@ -303,7 +303,7 @@ def test_everything_that_a_container_can_be_given(swarm: list[Host], first: Host
     assert mounts["/scratch"][2] == "tmpfs"
     assert "size=1024k" in mounts["/scratch"][3]
     assert mounts["/hostetc"][3].split(",")[0] == "ro"
-    assert host.docker("volume", "ls", "-q") == "boxes"
+    assert host.docker("volume", "ls", "-q", "--filter", "name=boxes") == "boxes"
     assert first.docker("service", "logs", "--raw", "box") == "started in /tmp"
     assert "*:9090->90/tcp" in first.docker("service", "ps", "box")
     first.docker("service", "rm", "box")
@@ -342,7 +342,7 @@ def test_volumes_stay(swarm: list[Host], first: Host) -> None:
     assert len(host.docker("exec", box, "cat", "/data/starts").splitlines()) == 2
     first.docker("service", "rm", "db")
     until("it has ended", lambda: gone(swarm, "db"))
-    assert [h.name for h in swarm if h.docker("volume", "ls", "-q") == "kept"] == [host.name]
+    assert [h.name for h in swarm if h.docker("volume", "ls", "-q", "--filter", "name=kept")] == [host.name]
     host.docker("volume", "rm", "kept")
 
 
