@@ -372,12 +372,59 @@ def test_a_port_is_given_once(app: list[Host]) -> None:
     assert words.endswith(f"port '8083' is already in use by service 'app_own' ({service}) as a host-published port")
 
 
+# ---- kinds of services and networks --------------------------------------------------------------------------------
+
+
+def test_a_service_without_a_virtual_address(app: list[Host]) -> None:
+    """With `--endpoint-mode dnsrr` its name is all its tasks' addresses."""
+    first = app[0]
+    argv = ["--replicas", "3", "--network", "app_front", "--endpoint-mode", "dnsrr", "--stop-signal", "SIGKILL"]
+    first.docker("service", "create", "-d", "--name", "ring", *argv, BUSYBOX, "sh", "-c", WEB)
+    try:
+        until("it runs", lambda: len(first.running("ring")) == 3)
+        tasks = addresses(first, "ring", "app_front")
+        for host in app:
+            until("its name is its tasks", lambda: look_up(host, "app_front", "ring") == set(tasks.values()))  # noqa: B023
+        for address in tasks.values():
+            assert from_within(app[1], "app_front", address)
+        assert "VirtualIPs" not in first.json("service", "inspect", "ring")[0]["Endpoint"]
+        words = first.fails("service", "update", "-d", "--publish-add", "8089:80", "ring")
+        assert "EndpointSpec: port published with ingress mode can't be used with dnsrr mode" in words
+    finally:
+        first.docker("service", "rm", "ring")
+
+
+def test_an_internal_network_with_addresses_of_its_own(app: list[Host]) -> None:
+    """Its containers reach each other across hosts, and nothing else."""
+    first = app[0]
+    argv = ["--driver", "overlay", "--internal", "--subnet", "172.30.5.0/24", "--gateway", "172.30.5.1"]
+    first.docker("network", "create", *argv, "vault")
+    argv = ["--mode", "global", "--network", "vault", "--stop-signal", "SIGKILL"]
+    first.docker("service", "create", "-d", "--name", "safe", *argv, BUSYBOX, "sh", "-c", WEB)
+    try:
+        until("it runs", lambda: len(first.running("safe")) == 3)
+        tasks = addresses(first, "safe", "vault")
+        assert {a.rpartition(".")[0] for a in tasks.values()} == {"172.30.5"}
+        assert "172.30.5.1" not in tasks.values()
+        for host in app:
+            for address in tasks.values():
+                assert from_within(host, "safe", address), f"from {host.name}"
+            assert set(from_within(host, "safe", virtual(first, "safe", "vault"), count=3)) == names_of(first, "safe")
+            assert not from_within(host, "safe", GATEWAY, 5000, wait=1), "the registry, outside"
+        network = first.docker("network", "inspect", "-f", "{{.Id}}", "vault")
+        assert f"network {network} is in use by service" in first.fails("network", "rm", "vault")
+    finally:
+        first.docker("service", "rm", "safe")
+        until("the network can go", lambda: first.docker("network", "rm", "vault"))
+
+
 # ---- what the command line shows -----------------------------------------------------------------------------------
 
 
 def test_our_networks_are_shown_and_the_engines_half_is_not(app: list[Host]) -> None:
     for host in app:
         rows = host.docker("network", "ls", "--format", "{{.Name}} {{.Driver}} {{.Scope}}").splitlines()
+        rows = [row for row in rows if not row.startswith("docker_gwbridge ")]  # of an engine that was in swarm mode
         assert sorted(row.split() for row in rows) == [
             ["app_back", "overlay", "swarm"],
             ["app_front", "overlay", "swarm"],
@@ -386,10 +433,8 @@ def test_our_networks_are_shown_and_the_engines_half_is_not(app: list[Host]) -> 
             ["ingress", "overlay", "swarm"],
             ["none", "null", "local"],
         ]
-        assert (
-            host.docker("network", "ls", "-q", "--filter", "driver=bridge")
-            == host.docker("network", "inspect", "-f", "{{.Id}}", "bridge")[:12]
-        )
+        bridges = host.docker("network", "ls", "--filter", "driver=bridge", "--format", "{{.Name}}").split()
+        assert set(bridges) <= {"bridge", "docker_gwbridge"}
     ours = {h.docker("network", "inspect", "-f", "{{.Id}}", "app_front") for h in app}
     assert len(ours) == 1, "one id on every host"
     [shown] = app[0].json("network", "inspect", "app_front")
