@@ -90,17 +90,25 @@ class Pool:
 
         The next one after the highest in use. Those of stopped tasks that are still in the history come last.
         """
-        if self._exhausted:
-            return ""
-        low, high = self._range.start, self._range.stop
-        n = next((n for n in chain(range(self._last + 1, high), range(low, high)) if self._free(n)), None)
-        n = min(self._stopped & set(self._range), default=None) if n is None else n
+        n = self._next()
         if n is None:
-            self._exhausted = True
             return ""
         self._give(n)
         self._last = n
         return f"{IPv4Address(n)}/{self._size}"
+
+    def is_empty(self) -> bool:
+        """Whether `take` would find none."""
+        return self._next() is None
+
+    def _next(self) -> int | None:
+        if self._exhausted:
+            return None
+        low, high = self._range.start, self._range.stop
+        n = next((n for n in chain(range(self._last + 1, high), range(low, high)) if self._free(n)), None)
+        n = min(self._stopped & set(self._range), default=None) if n is None else n
+        self._exhausted = n is None
+        return n
 
     def take_gateway(self) -> str:
         """A plain address from the end of the subnet, "" when there is none."""

@@ -12,7 +12,7 @@ plans that give the same one, the second is refused.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network
 from math import inf
 
@@ -201,7 +201,8 @@ class _Work:
         if service.spec.endpoint_spec and service.spec.endpoint_spec.mode == "dnsrr":
             return []
         had = {ip.network_id: ip for ip in (service.endpoint.virtual_ips if service.endpoint else [])}
-        return [had.get(n) or VirtualIP(network_id=n, addr=self._address(n)) for n in needed]
+        new = self._addresses(n for n in needed if n not in had)
+        return [had.get(n) or VirtualIP(network_id=n, addr=new[n]) for n in needed]
 
     def _attachments(self, service: Service, task: Task) -> list[Attachment]:
         needed = networks_of(self.snap, service, task.spec)
@@ -209,9 +210,8 @@ class _Work:
             self._allocated(network_id)
         aliases = {n.target: n.aliases for n in task.spec.networks}
         had = {a.network_id: a for a in task.attachments}
-        return [
-            had.get(n) or Attachment(network_id=n, address=self._address(n), aliases=aliases.get(n, [])) for n in needed
-        ]
+        new = self._addresses(n for n in needed if n not in had)
+        return [had.get(n) or Attachment(network_id=n, address=new[n], aliases=aliases.get(n, [])) for n in needed]
 
     def _allocated(self, network_id: str) -> Network:
         network = self.snap.networks.get(network_id)
@@ -224,14 +224,19 @@ class _Work:
             raise _Lacking(f"network {network.name} has no subnet: the address pool {', '.join(pools)} is exhausted")
         return network
 
-    def _address(self, network_id: str) -> str:
-        network = self._allocated(network_id)
-        if network_id not in self._pools:
-            self._pools[network_id] = Pool(network, self.use[network_id])
-        address = self._pools[network_id].take()
-        if not address:
-            raise _Lacking(f"no address left in network {network.name} ({network.subnet})")
-        return address
+    def _addresses(self, network_ids: Iterable[str]) -> dict[str, str]:
+        """One address in each of these networks, or none in any: what is not used must not be missing for others."""
+        pools = {n: self._pool(self._allocated(n)) for n in network_ids}
+        for network_id, pool in pools.items():
+            if pool.is_empty():
+                network = self.snap.networks[network_id]
+                raise _Lacking(f"no address left in network {network.name} ({network.subnet})")
+        return {n: pool.take() for n, pool in pools.items()}
+
+    def _pool(self, network: Network) -> Pool:
+        if network.id not in self._pools:
+            self._pools[network.id] = Pool(network, self.use[network.id])
+        return self._pools[network.id]
 
     def _wait(self, tasks: list[Task], lacking: _Lacking) -> None:
         if lacking.wait:
