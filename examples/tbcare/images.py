@@ -21,6 +21,8 @@ import msgspec
 
 HERE = Path(__file__).parent
 BASE = "debian:bookworm-slim"
+SILENCE = 4.0  # seconds without a word
+ASKED = 5  # so many times that long is the public registry given, a small image included
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 
@@ -43,17 +45,6 @@ IMAGES = (
     Image("tbcare/locust-exporter:1", "locust", requirements="requirements-exporter.txt", what="exporter"),
 )
 GRAFANA = "grafana/grafana:10.4.3"
-
-
-def public_registry_answers() -> bool:
-    """Whether images can be pulled from the public registry here."""
-    try:
-        urllib.request.urlopen("https://registry-1.docker.io/v2/", timeout=4).close()
-    except urllib.error.HTTPError as e:
-        return e.code == 401  # it asks who we are: it is there
-    except OSError:
-        return False
-    return True
 
 
 def digest_of(image: Image) -> str:
@@ -95,6 +86,19 @@ class Builder:
         self.docker = ["docker", "-H", f"unix://{socket}"]
         self.registry, self.work, self.out = registry, work, out
 
+    def public(self) -> bool:
+        """Whether the public registry answers the engine: it is asked for the base image."""
+        self.out(f"  asking the public registry for {BASE}")
+        argv = [*self.docker, "pull", "-q", BASE]
+        with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as pull:
+            for _ in range(ASKED):
+                try:
+                    return pull.wait(timeout=SILENCE) == 0
+                except subprocess.TimeoutExpired:
+                    self.out("  still asking")
+            pull.kill()
+        return False
+
     def run(self, *argv: str, cwd: Path | None = None) -> None:
         """Run a program; its output goes to the log, its last lines into the error."""
         log = self.work / "images.log"
@@ -114,9 +118,7 @@ class Builder:
             self.run(
                 "mmdebstrap", "--variant=minbase", "--include=ca-certificates",
                 "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*",
-                "bookworm", str(partial), "deb http://deb.debian.org/debian bookworm main",
-                "deb http://deb.debian.org/debian bookworm-updates main",
-                "deb http://deb.debian.org/debian-security bookworm-security main",
+                "bookworm", str(partial),
             )  # fmt: skip
             partial.replace(tar)
         self.run(*self.docker, "import", "--change", 'CMD ["/bin/bash"]', str(tar), BASE)
@@ -151,8 +153,8 @@ def fill(socket: str, registry: str, work: Path, cache: Path, out: Callable[[str
     work.mkdir(parents=True, exist_ok=True)
     known = Registry(registry)
     builder = Builder(socket, registry, work, out)
-    public = public_registry_answers()
-    wanted = []
+    public = builder.public()
+    wanted: list[Image] = []
     for image in IMAGES:
         name, _, tag = image.name.rpartition(":")
         if known.retag(name, digest_of(image), tag):

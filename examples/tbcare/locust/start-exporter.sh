@@ -1,2 +1,2 @@
 #!/bin/sh
-exec python3 /work/exporter.py
+exec python3 /srv/exporter.py

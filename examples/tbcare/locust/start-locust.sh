@@ -1,2 +1,2 @@
 #!/bin/sh
-exec locust -f /work/locustfile.py
+exec locust -f /srv/locustfile.py
