@@ -42,5 +42,5 @@ bench: $(VENV)/.done
 	scripts/packages.sh $(RUN_PACKAGES)
 	$(BIN)/python -u bench/swarm.py $(BENCH)
 
-lab-down:
+lab-down: $(VENV)/.done
 	$(BIN)/afterswarm lab down
