@@ -38,7 +38,7 @@ def web(swarm: list[Host]) -> Iterator[list[Host]]:
 
 
 def remove(hosts: list[Host], service: str) -> None:
-    hosts[0].docker("service", "rm", service)
+    next(host for host in hosts if not is_worker(host)).docker("service", "rm", service)
     for host in hosts:
         until(f"{service} is gone from {host.name}", lambda: not containers(host, service, ended=True))  # noqa: B023
 
