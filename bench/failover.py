@@ -25,7 +25,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from afterswarm.adapters.etcd_server import CLIENT_PORT
+from afterswarm.adapters.etcd.server import CLIENT_PORT
 from afterswarm.lab.hosts import REGISTRY, LabHost
 from afterswarm.lab.lab import Lab
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from afterswarm.agent import beat_sender
-from afterswarm.agent.beats import FRESH, Beats
+from afterswarm.agent.beats import sender
+from afterswarm.agent.beats.beats import FRESH, Beats
 from afterswarm.model.session import Peer, Wanted
 from afterswarm.sim.clock import LoopClock
 
@@ -48,7 +48,7 @@ def beats(clock: StillClock, tmp_path: Path) -> Iterator[Beats]:
 
 
 def beat(ms: float = 0, *, node: str = "n2", boot: str = "b1", key: bytes = KEY) -> bytes:
-    return beat_sender.beat(node, boot, int(NOW * 1000 + ms), key)
+    return sender.beat(node, boot, int(NOW * 1000 + ms), key)
 
 
 def test_a_peer_is_heard_when_it_speaks(beats: Beats, clock: StillClock) -> None:
@@ -70,7 +70,7 @@ def test_a_peer_is_heard_when_it_speaks(beats: Beats, clock: StillClock) -> None
         beat(key=b"other"),
         beat(node="n3"),
         beat().replace(b"n2", b"n9"),
-        beat_sender.MAGIC + b" n2 b1 soon" + beat_sender.mac(b"other", b"x"),
+        sender.MAGIC + b" n2 b1 soon" + sender.mac(b"other", b"x"),
     ],
 )
 def test_noise_is_not_heard(beats: Beats, datagram: bytes) -> None:
@@ -125,9 +125,9 @@ def test_without_a_key_nobody_is_heard(clock: StillClock, tmp_path: Path) -> Non
 def test_the_seal_is_the_one_of_the_standard() -> None:
     """RFC 4231, test cases 2 and 6 (a key longer than a block)."""
     short = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
-    assert beat_sender.mac(b"Jefe", b"what do ya want for nothing?").hex() == short
+    assert sender.mac(b"Jefe", b"what do ya want for nothing?").hex() == short
     long = "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"
-    assert beat_sender.mac(b"\xaa" * 131, b"Test Using Larger Than Block-Size Key - Hash Key First").hex() == long
+    assert sender.mac(b"\xaa" * 131, b"Test Using Larger Than Block-Size Key - Hash Key First").hex() == long
 
 
 def test_the_settings_of_the_sender_are_private(beats: Beats, tmp_path: Path) -> None:
@@ -228,9 +228,9 @@ async def test_a_sender_of_another_version_is_replaced(
         async with running(beats):
             await until(lambda: pid_of(tmp_path))
         old = pid_of(tmp_path)
-        new = tmp_path / "beat_sender.py"
-        new.write_text(Path(beat_sender.__file__).read_text() + "# newer\n")
-        monkeypatch.setattr(beat_sender, "__file__", str(new))
+        new = tmp_path / "sender.py"
+        new.write_text(Path(sender.__file__).read_text() + "# newer\n")
+        monkeypatch.setattr(sender, "__file__", str(new))
         async with running(beats):
             await until(lambda: pid_of(tmp_path) not in (0, old))
         with pytest.raises(ProcessLookupError):
@@ -239,9 +239,9 @@ async def test_a_sender_of_another_version_is_replaced(
         beats.clear()
 
 
-def sender(directory: Path, text: str) -> subprocess.Popen[bytes]:
+def speaker(directory: Path, text: str) -> subprocess.Popen[bytes]:
     (directory / "beat").write_text(text)
-    process = subprocess.Popen([sys.executable, "-I", "-S", beat_sender.__file__, str(directory / "beat")])
+    process = subprocess.Popen([sys.executable, "-I", "-S", sender.__file__, str(directory / "beat")])
     (directory / "beat.pid").write_text(str(process.pid))
     return process
 
@@ -257,7 +257,7 @@ def test_ten_a_second_to_everybody_and_new_settings_at_once(tmp_path: Path) -> N
         one.settimeout(5)
         two.settimeout(5)
         head = f"node n1\nkey {KEY.hex()}\nport {port}\n"
-        process = sender(tmp_path, head + "peer 127.0.0.1\n")
+        process = speaker(tmp_path, head + "peer 127.0.0.1\n")
         try:
             first = one.recv(200)
             started = time.monotonic()
@@ -275,14 +275,14 @@ def test_ten_a_second_to_everybody_and_new_settings_at_once(tmp_path: Path) -> N
 
 
 def test_a_sender_whose_place_was_taken_ends(tmp_path: Path) -> None:
-    process = sender(tmp_path, f"node n1\nkey {KEY.hex()}\nport 9\n")
+    process = speaker(tmp_path, f"node n1\nkey {KEY.hex()}\nport 9\n")
     (tmp_path / "beat.pid").write_text("1")
     assert process.wait(5) == 0
 
 
 def test_a_sender_without_a_daemon_ends(tmp_path: Path) -> None:
     script = tmp_path / "impatient.py"
-    script.write_text(Path(beat_sender.__file__).read_text().replace("DAEMON_GONE = 10.0", "DAEMON_GONE = 1.5"))
+    script.write_text(Path(sender.__file__).read_text().replace("DAEMON_GONE = 10.0", "DAEMON_GONE = 1.5"))
     (tmp_path / "beat").write_text(f"node n1\nkey {KEY.hex()}\nport 9\n")
     process = subprocess.Popen([sys.executable, "-I", "-S", str(script), str(tmp_path / "beat")])
     (tmp_path / "beat.pid").write_text(str(process.pid))

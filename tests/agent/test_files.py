@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from afterswarm.agent.files import Files, FilesRefused, NotHere, mount_tmpfs
+from afterswarm.agent.containers.files import Files, FilesRefused, NotHere, mount_tmpfs
 from afterswarm.model.service import ConfigReference, ContainerSpec, FileTarget, SecretReference, TaskSpec
 from afterswarm.model.session import SecretData
 from afterswarm.model.task import Task

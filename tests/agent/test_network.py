@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 import pytest
 from msgspec.structs import replace
 
-from afterswarm.agent import bridges, network
-from afterswarm.agent.network import Network
-from afterswarm.core.dataplane import bridge, nftables
+from afterswarm.agent.network import bridges, network
+from afterswarm.agent.network.network import Network
+from afterswarm.core.dataplane import nftables
+from afterswarm.model.network import LABEL, NetworkSpec
 from afterswarm.model.network import Network as Overlay
-from afterswarm.model.network import NetworkSpec
 from afterswarm.model.service import PortConfig
 from afterswarm.model.session import Peer, Route, Target, Wanted
 from afterswarm.model.task import Attachment, Task
@@ -105,7 +105,7 @@ class Host:
         return ring(self.kernel.rulesets.get(pid, ""))
 
     def engine_networks(self) -> dict[str, str]:
-        return {n["Name"]: n["Labels"][bridge.LABEL] for n in self.engine.nets.values()}
+        return {n["Name"]: n["Labels"][LABEL] for n in self.engine.nets.values()}
 
 
 def ring(ruleset: str) -> list[str]:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from dnslib import EDNS0, QTYPE, RCODE, RR, A, DNSRecord
 
-from afterswarm.agent import upstream
-from afterswarm.agent.resolver import Resolver, host_nameservers
+from afterswarm.agent.network import upstream
+from afterswarm.agent.network.resolver import Resolver, host_nameservers
 from afterswarm.core.dns import Zone
 from afterswarm.model.network import Network, NetworkSpec
 from afterswarm.model.service import ContainerSpec, DNSConfig, TaskSpec

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from afterswarm.agent.files import Files
-from afterswarm.agent.worker import Worker
+from afterswarm.agent.containers.files import Files
+from afterswarm.agent.containers.worker import Worker
 from afterswarm.model.service import (
     SECOND,
     ContainerSpec,

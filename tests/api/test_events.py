@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from afterswarm.api import happenings
+from afterswarm.api.events import happenings
 from afterswarm.http.client import Client
 from afterswarm.http.message import Request, Response
 from afterswarm.http.server import serve_unix

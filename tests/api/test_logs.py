@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from afterswarm.api import log_frames
+from afterswarm.api.logs import frames
 from afterswarm.http.client import Client
 from afterswarm.http.message import Request, Response
 from afterswarm.http.server import serve_unix
@@ -45,7 +45,7 @@ class Engine:
         stamp = b"2024-01-01T00:00:00.000000000Z " if request.flag("timestamps") else b""
         for kind, line in lines:
             said = stamp + (b" " if request.flag("details") else b"") + line
-            whole = said if self.terminal else log_frames.frame(kind, said)
+            whole = said if self.terminal else frames.frame(kind, said)
             yield whole[:3]
             yield whole[3:]
         if request.flag("follow"):
@@ -77,10 +77,10 @@ async def runs(api: Any, slot: int, node: str, *, tty: bool = False) -> str:
     return key
 
 
-async def frames(front: str, target: str) -> list[tuple[int, bytes]]:
+async def read(front: str, target: str) -> list[tuple[int, bytes]]:
     async with Client.unix(front).stream("GET", "/v1.41" + target) as reply:
         assert reply.status == 200
-        return [frame async for frame in log_frames.frames(reply.chunks())]
+        return [frame async for frame in frames.frames(reply.chunks())]
 
 
 def details(node: str, slot: int) -> bytes:
@@ -92,7 +92,7 @@ async def test_every_line_says_which_task_it_is_from(api: Any, front: str, engin
     await runs(api, 1, ONE)
     await runs(api, 2, TWO)
     engine.lines = {"c1": [(1, b"hello world\n"), (2, b"oops\n")], "c2": [(1, b"\n")]}
-    got = await frames(front, "/services/shop/logs?stdout=1&stderr=1&details=1&tail=7&since=5")
+    got = await read(front, "/services/shop/logs?stdout=1&stderr=1&details=1&tail=7&since=5")
     assert sorted(got) == sorted(
         [
             (1, details(ONE, 1) + b"hello world\n"),
@@ -108,24 +108,24 @@ async def test_every_line_says_which_task_it_is_from(api: Any, front: str, engin
 async def test_times_stay_in_front(api: Any, front: str, engine: Engine) -> None:
     await runs(api, 1, ONE)
     engine.lines = {"c1": [(1, b"a b\n")]}
-    got = await frames(front, "/services/web/logs?stdout=1&details=1&timestamps=1")
+    got = await read(front, "/services/web/logs?stdout=1&details=1&timestamps=1")
     assert got == [(1, b"2024-01-01T00:00:00.000000000Z " + details(ONE, 1) + b"a b\n")]
-    assert await frames(front, "/services/web/logs?stdout=1&timestamps=1") == [
+    assert await read(front, "/services/web/logs?stdout=1&timestamps=1") == [
         (1, b"2024-01-01T00:00:00.000000000Z a b\n")
     ]
 
 
 def test_a_containers_own_details_are_kept() -> None:
-    assert log_frames.explained(b"env=x,os=y a b\n", b"k=v", timestamps=False) == b"env=x,os=y,k=v a b\n"
-    assert log_frames.explained(b"t env=x a b\n", b"k=v", timestamps=True) == b"t env=x,k=v a b\n"
-    assert log_frames.details({"b": "x y", "a": "1=2"}) == b"a=1%3D2,b=x+y"
+    assert frames.explained(b"env=x,os=y a b\n", b"k=v", timestamps=False) == b"env=x,os=y,k=v a b\n"
+    assert frames.explained(b"t env=x a b\n", b"k=v", timestamps=True) == b"t env=x,k=v a b\n"
+    assert frames.details({"b": "x y", "a": "1=2"}) == b"a=1%3D2,b=x+y"
 
 
 async def test_one_task(api: Any, front: str, engine: Engine) -> None:
     await runs(api, 1, ONE)
     await runs(api, 2, ONE)
     engine.lines = {"c1": [(1, b"one\n")], "c2": [(1, b"two\n")]}
-    assert await frames(front, "/tasks/task2/logs?stdout=1") == [(1, b"two\n")]
+    assert await read(front, "/tasks/task2/logs?stdout=1") == [(1, b"two\n")]
 
 
 async def test_a_terminal_has_no_frames(api: Any, front: str, engine: Engine) -> None:
@@ -146,22 +146,22 @@ async def test_a_silent_host_is_named_and_the_others_answer(
     gone = Client.unix(tmp_path / "gone.sock")
     here = api.host.engine
     monkeypatch.setattr(api.host, "engine_of", lambda node: (gone, "/engine") if node == THREE else (here, ""))
-    first, last = await frames(front, "/services/web/logs?stdout=1")
+    first, last = await read(front, "/services/web/logs?stdout=1")
     assert first == (1, b"here\n")
-    assert last[0] == log_frames.SYSTEM_ERROR
+    assert last[0] == frames.SYSTEM_ERROR
     assert f"node {THREE} is not available".encode() in last[1]
 
 
 async def test_a_container_that_is_gone_says_nothing(api: Any, front: str) -> None:
     await runs(api, 1, ONE)
-    assert await frames(front, "/services/web/logs?stdout=1") == []
+    assert await read(front, "/services/web/logs?stdout=1") == []
 
 
 async def test_following_hears_of_new_tasks(api: Any, front: str, engine: Engine) -> None:
     await runs(api, 1, ONE)
     engine.lines = {"c1": [(1, b"first\n")], "c2": [(1, b"second\n")]}
     async with Client.unix(front).stream("GET", "/services/web/logs?stdout=1&follow=1&tail=0&since=9") as reply:
-        got = log_frames.frames(reply.chunks())
+        got = frames.frames(reply.chunks())
         assert await anext(got) == (1, b"first\n")
         await runs(api, 2, ONE)
         assert await anext(got) == (1, b"second\n")
@@ -177,7 +177,7 @@ async def test_following_a_task_ends_with_it(api: Any, front: str, engine: Engin
     key = await runs(api, 1, ONE)
     engine.lines = {"c1": [(1, b"last words\n")]}
     async with Client.unix(front).stream("GET", f"/tasks/{key}/logs?stdout=1&follow=1") as reply:
-        got = log_frames.frames(reply.chunks())
+        got = frames.frames(reply.chunks())
         assert await anext(got) == (1, b"last words\n")
         engine.ended.set()
         report = api.host.cache.snapshot().reports[key]

@@ -15,11 +15,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from afterswarm.adapters.etcd import EtcdStore
-from afterswarm.adapters.etcd_members import Members
-from afterswarm.adapters.etcd_server import EtcdServer, Files
+from afterswarm.adapters.etcd.members import Members
+from afterswarm.adapters.etcd.server import EtcdServer, Files
+from afterswarm.adapters.etcd.store import EtcdStore
 from afterswarm.control import ca
-from afterswarm.core.certificate import UNIT
+from afterswarm.core.trust.certificate import UNIT
 from afterswarm.http.client import Client
 from afterswarm.model.node import Role
 

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from afterswarm.adapters.namespaces import inside
+from afterswarm.adapters.kernel.namespaces import inside
 from afterswarm.core.dataplane.vxlan import bridge_name, container_mac
 from afterswarm.model.network import Network, NetworkSpec
 from afterswarm.model.service import PortConfig
@@ -25,7 +25,7 @@ from afterswarm.ports import Json
 
 KERNEL = """
 import asyncio, json, sys
-from afterswarm.adapters.kernel import LinuxKernel
+from afterswarm.adapters.kernel.linux import LinuxKernel
 
 async def main():
     kernel = LinuxKernel()

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from afterswarm.adapters.engine import DockerEngine
-from afterswarm.core import container_config
+from afterswarm.core.host import container_config
 from afterswarm.http.client import Client
 from afterswarm.model.service import ContainerSpec, Healthcheck, Mount, PortConfig, TaskSpec, Ulimit
 from afterswarm.model.task import Task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from afterswarm.adapters.etcd_gateway import Problem
+from afterswarm.adapters.etcd.gateway import Problem
 from afterswarm.model.refused import Refused
 from afterswarm.ports import Unavailable
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from afterswarm.control.cache import Cache
-from afterswarm.control.members import Membership
+from afterswarm.control.quorum import Quorum
 from afterswarm.model.base import Change
 from afterswarm.model.enrolment import MemberReply
 from afterswarm.model.node import Node, NodeReport, NodeSpec, NodeState, Role
@@ -29,7 +29,7 @@ async def until(what: Callable[[], bool], within: float = 20.0) -> None:
             await asyncio.sleep(0.05)
 
 
-async def place(keeper: Membership, name: str, url: str) -> MemberReply:
+async def place(keeper: Quorum, name: str, url: str) -> MemberReply:
     """etcd wants its voters connected for five seconds before it takes another member."""
     async with asyncio.timeout(20):
         while True:
@@ -49,9 +49,7 @@ async def test_managers_come_and_go(member: Callable[..., Any]) -> None:
     clock = LoopClock()
     cache = Cache(store, clock)
     first = member("m1")
-    keeper = Membership(
-        cache, me="m1", members=first.members, alive=lambda: set(names), clock=clock, cluster_key=b"key"
-    )
+    keeper = Quorum(cache, me="m1", members=first.members, alive=lambda: set(names), clock=clock, cluster_key=b"key")
 
     def role(name: str) -> Role:
         return cache.snapshot().nodes[name].role

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from afterswarm.agent import csr
-from afterswarm.agent.enrol import join
-from afterswarm.agent.identity import Credentials
+from afterswarm.agent.trust import csr
+from afterswarm.agent.trust.enrol import join
+from afterswarm.agent.trust.identity import Credentials
 from afterswarm.control import founding, seal
 from afterswarm.control.cache import Cache
 from afterswarm.control.dispatch import Dispatcher
-from afterswarm.control.gate import router
 from afterswarm.control.joining import Joining
+from afterswarm.daemon.gate import router
 from afterswarm.http.client import Client
 from afterswarm.http.message import Handler, Request, Response
 from afterswarm.http.server import serve_tcp, serve_unix

@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from afterswarm.agent import csr
+from afterswarm.agent.trust import csr
 from afterswarm.control import ca
 from afterswarm.model.node import Role
 

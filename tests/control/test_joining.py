@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from afterswarm.agent import csr
-from afterswarm.agent.enrol import join, split
-from afterswarm.agent.identity import Credentials, Identity
-from afterswarm.agent.renewal import Renewal
+from afterswarm.agent.trust import csr
+from afterswarm.agent.trust.enrol import join, split
+from afterswarm.agent.trust.identity import Credentials, Identity
+from afterswarm.agent.trust.renewal import Renewal
 from afterswarm.control import ca, founding
-from afterswarm.core import token
-from afterswarm.core.certificate import holder
+from afterswarm.core.trust import token
+from afterswarm.core.trust.certificate import holder
 from afterswarm.http.errors import ConnectFailed
 from afterswarm.http.message import Request, Response
 from afterswarm.http.server import serve_tcp

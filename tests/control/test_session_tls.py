@@ -54,8 +54,8 @@ async def test_a_worker_is_told_reports_and_is_removed(manager) -> None:
 def test_a_worker_does_not_load_cryptography() -> None:
     """It costs more memory than all of the agent."""
     code = (
-        "import sys, afterswarm.agent.session, afterswarm.agent.enrol, afterswarm.agent.identity,"
-        " afterswarm.agent.renewal, afterswarm.control.gate\n"
+        "import sys, afterswarm.agent.session, afterswarm.agent.trust.enrol, afterswarm.agent.trust.identity,"
+        " afterswarm.agent.trust.renewal, afterswarm.daemon.gate\n"
         "print([m for m in sys.modules if m.partition('.')[0] in ('cryptography', 'dnslib')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from afterswarm.adapters import etcd_server
-from afterswarm.agent import beats
+from afterswarm.adapters.etcd import server as etcd_server
+from afterswarm.agent.beats import beats
 from afterswarm.cli.main import main
 from afterswarm.core.dataplane import vxlan
 from afterswarm.model import enrolment
@@ -54,7 +54,7 @@ def anchors(text: str) -> set[str]:
 
 
 def missing_paths(text: str) -> Iterator[str]:
-    """Paths from the top of the checkout, and modules as the architecture names them (`core/guards.py`)."""
+    """Paths from the top of the checkout, and modules as the architecture names them (`core/cluster/guards.py`)."""
     packages = tuple(f"{p.name}/" for p in PACKAGE.iterdir() if (p / "__init__.py").exists())
     for span in spans(text):
         path = re.split(r"[\s:*…<]", span)[0]
@@ -114,7 +114,7 @@ def test_a_page_that_names_what_is_not_there_is_found_out() -> None:
     page = ROOT / "README.md"
     text = (
         "# A heading, with `code`\n[good](#a-heading-with-code) [bad](#nowhere) [gone](docs/gone.md) [out](https://x.y)\n"
-        "`src/afterswarm/ids.py` `src/gone.py` `core/guards.py` `core/gone.py` `core/dataplane/` `/run/core/x.py`\n"
+        "`src/afterswarm/ids.py` `src/gone.py` `core/naming.py` `core/gone.py` `core/dataplane/` `/run/core/x.py`\n"
         "`make test` `make nothing` `afterswarm doctor --peer X` `afterswarm doctor --pear X` `afterswarm dance`\n"
         "```sh\nmake also-nothing   # make this\ntrue && afterswarm lab fly   # x\nafterswarm lab up --hosts 3\n```\n"
     )

@@ -38,8 +38,8 @@ ANSWER_WITHIN = 6.0  # seconds; the goal is 3, and what was measured is printed
 MEMBERS = """
 import asyncio, msgspec
 from pathlib import Path
-from afterswarm.adapters.etcd_members import Members
-from afterswarm.agent.identity import Credentials
+from afterswarm.adapters.etcd.members import Members
+from afterswarm.agent.trust.identity import Credentials
 from afterswarm.http.client import Client
 ssl = Credentials(Path("/var/lib/afterswarm/identity")).client_context()
 members = Members(Client.tcp("127.0.0.1", 12379, ssl=ssl, server_hostname="127.0.0.1"))

@@ -10,8 +10,8 @@ from itertools import count
 
 import pytest
 
-from afterswarm.core import slots
 from afterswarm.core.allocate.addresses import Use
+from afterswarm.core.orchestrate import slots
 from afterswarm.sim import swarm
 
 SEEDS = 200

@@ -6,22 +6,10 @@ import re
 from collections.abc import Awaitable, Callable, Iterable
 from urllib.parse import unquote
 
-from afterswarm.api import (
-    configs,
-    engine,
-    errors,
-    info,
-    logs,
-    networks,
-    nodes,
-    secrets,
-    services,
-    swarm,
-    tasks,
-    versions,
-)
-from afterswarm.api.events import Events
+from afterswarm.api import configs, engine, errors, info, networks, nodes, secrets, services, swarm, tasks, versions
+from afterswarm.api.events.events import Events
 from afterswarm.api.host import Host
+from afterswarm.api.logs import logs
 from afterswarm.http.message import Request, Response, Upgraded
 from afterswarm.http.proxy import forward
 from afterswarm.ports import Replica

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from afterswarm.api import decode, filters, lookup, render
+from afterswarm.api import decode, filters, lookup
 from afterswarm.api.host import Host
 from afterswarm.api.secrets import FILTERS, chosen
+from afterswarm.api.views import render
 from afterswarm.api.write import check_version, replica_of, settle, snapshot_of
 from afterswarm.core.admit import secret as admit
 from afterswarm.http.message import Request, Response

@@ -9,9 +9,9 @@ import msgspec
 
 from afterswarm.api import lookup
 from afterswarm.api.host import Host
-from afterswarm.api.network_view import LABEL
 from afterswarm.http.message import Request, Response, Upgraded
 from afterswarm.http.proxy import forward
+from afterswarm.model.network import LABEL
 from afterswarm.model.refused import Refused
 
 _ENGINES_OWN = {"", "bridge", "default", "host", "none"}

@@ -7,13 +7,8 @@ import msgspec
 from afterswarm.api.write import OUT_OF_SEQUENCE
 from afterswarm.http.errors import ConnectFailed, Lost
 from afterswarm.http.message import Response
-from afterswarm.model.refused import Refused
+from afterswarm.model.refused import NO_LEADER, Refused
 from afterswarm.ports import Conflict, Fenced, Unavailable
-
-NO_LEADER = (
-    "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too few managers are "
-    "online. Make sure more than half of the managers are online."
-)
 
 
 def answer(error: Exception, engine: str) -> Response | None:

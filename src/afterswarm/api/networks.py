@@ -11,15 +11,15 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from afterswarm.api import decode, filters, lookup, network_view
+from afterswarm.api import decode, filters, lookup
 from afterswarm.api.host import Host
-from afterswarm.api.network_view import LABEL
+from afterswarm.api.views import network as network_view
 from afterswarm.api.write import replica_of, settle
 from afterswarm.core.admit import network as admit
 from afterswarm.http.message import Request, Response, Upgraded
 from afterswarm.http.proxy import forward
 from afterswarm.model.base import Change
-from afterswarm.model.network import Network, NetworkSpec
+from afterswarm.model.network import LABEL, Network, NetworkSpec
 from afterswarm.model.refused import Refused
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.ports import Json

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from afterswarm.api import decode, filters, lookup, service_view
+from afterswarm.api import decode, filters, lookup
 from afterswarm.api.host import Host
+from afterswarm.api.views import service as service_view
 from afterswarm.api.write import check_version, replica_of, settle, snapshot_of
 from afterswarm.core.admit import service as admit
 from afterswarm.http.message import Request, Response

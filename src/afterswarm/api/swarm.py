@@ -6,10 +6,11 @@ from typing import Any
 
 import msgspec
 
-from afterswarm.api import decode, render
+from afterswarm.api import decode
 from afterswarm.api.host import Host, InitRequest, JoinRequest
-from afterswarm.api.service_view import merged
 from afterswarm.api.trust import tls_info
+from afterswarm.api.views import render
+from afterswarm.api.views.service import merged
 from afterswarm.api.write import check_version, replica_of, settle, snapshot_of
 from afterswarm.core.admit import cluster as admit
 from afterswarm.http.message import Request, Response

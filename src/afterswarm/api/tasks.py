@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from afterswarm.api import filters, lookup, network_view, render
+from afterswarm.api import filters, lookup
 from afterswarm.api.host import Host
+from afterswarm.api.views import network as network_view
+from afterswarm.api.views import render
 from afterswarm.api.write import snapshot_of
-from afterswarm.core import slots
+from afterswarm.core.orchestrate import slots
 from afterswarm.http.message import Request, Response
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import Report, Task, TaskState

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from afterswarm.agent.beats import PORT as BEATS
+from afterswarm.agent.beats.beats import PORT as BEATS
 from afterswarm.cli import probes
 from afterswarm.cli.probes import NOBODY, OPEN, SILENT
 from afterswarm.model.enrolment import PORT

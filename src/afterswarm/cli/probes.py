@@ -13,8 +13,7 @@ import subprocess
 import time
 from typing import Any
 
-from afterswarm.control.gate import TIME
-from afterswarm.model.enrolment import PORT
+from afterswarm.model.enrolment import PORT, TIME
 
 TIMEOUT = 2.0  # seconds for an answer of another host
 OPEN, NOBODY, SILENT = "open", "nobody listens", "silent"

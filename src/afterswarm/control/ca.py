@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from afterswarm.core.certificate import UNIT
+from afterswarm.core.trust.certificate import UNIT
 from afterswarm.model.node import Role
 
 ROOT_LIFETIME = timedelta(days=20 * 365)

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from afterswarm.core.guards import guards_of
+from afterswarm.core.cluster.guards import guards_of
 from afterswarm.model.base import Change, Obj
 from afterswarm.model.snapshot import KIND_OF, KINDS, Snapshot
 from afterswarm.model.task import Task

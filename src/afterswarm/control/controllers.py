@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
-from afterswarm.core import allocate, enforce, everywhere, liveness, reap, replicated, restart, schedule, tasks, update
+from afterswarm.core import allocate, schedule
+from afterswarm.core.cluster import liveness
+from afterswarm.core.orchestrate import enforce, everywhere, reap, replicated, restart, tasks, update
 from afterswarm.model.base import Change, Plan
 from afterswarm.model.cluster import Cluster
 from afterswarm.model.network import Network

@@ -18,7 +18,7 @@ import msgspec
 
 from afterswarm.control.board import Board, Unseal
 from afterswarm.control.reporting import Reporting
-from afterswarm.core.certificate import Holder, holder
+from afterswarm.core.trust.certificate import Holder, holder
 from afterswarm.http.message import Request, Response, Stream, Upgraded
 from afterswarm.model.base import Change
 from afterswarm.model.node import NodeReport

@@ -11,8 +11,8 @@ import msgspec
 
 from afterswarm import ids
 from afterswarm.control import ca, seal
-from afterswarm.core import token
-from afterswarm.core.certificate import role_of
+from afterswarm.core.trust import token
+from afterswarm.core.trust.certificate import role_of
 from afterswarm.model.cluster import Cluster, JoinTokens, SwarmSpec
 from afterswarm.model.enrolment import Enrolment
 from afterswarm.model.node import Availability, Node, NodeSpec, NodeState, Role

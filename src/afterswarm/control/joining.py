@@ -18,23 +18,19 @@ from afterswarm import ids
 from afterswarm.control import ca
 from afterswarm.control.board import Unseal
 from afterswarm.control.founding import enrol
-from afterswarm.core import token
-from afterswarm.core.certificate import holder
+from afterswarm.core.trust import token
+from afterswarm.core.trust.certificate import holder
 from afterswarm.http.message import Request, Response
 from afterswarm.model.base import Change
 from afterswarm.model.cluster import Cluster
 from afterswarm.model.enrolment import Enrolment, JoinRequest, RenewRequest, Root
 from afterswarm.model.node import Node, NodeSpec, Role
-from afterswarm.model.refused import Refused
+from afterswarm.model.refused import NO_LEADER, Refused
 from afterswarm.ports import Clock, Conflict, Replica, Unavailable
 
 PENALTY = 0.3  # seconds that a wrong secret costs; wrong ones are judged one after the other
 ATTEMPTS = 10
 
-NO_LEADER = (
-    "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too few managers are "
-    "online. Make sure more than half of the managers are online."
-)
 BAD_TOKEN = "rpc error: code = InvalidArgument desc = A valid join token is necessary to join this cluster"  # noqa: S105
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from afterswarm.control.loop import KeysOf, Planner, drive
-from afterswarm.core import leadership, liveness
+from afterswarm.core.cluster import leadership, liveness
 from afterswarm.http.children import apart
 from afterswarm.model.base import Change
 from afterswarm.model.node import Leader, Role, Suspicion

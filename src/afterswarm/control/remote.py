@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ssl
 
-from afterswarm.control.gate import ENGINE
 from afterswarm.http.client import Client
-from afterswarm.model.enrolment import PORT
+from afterswarm.model.enrolment import ENGINE, PORT
 from afterswarm.model.refused import Refused
 from afterswarm.ports import Replica
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from afterswarm.core import reports
+from afterswarm.core.cluster import reports
 from afterswarm.model.base import Change
 from afterswarm.model.node import NodeReport
 from afterswarm.model.snapshot import Snapshot

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from afterswarm.core.certificate import role_of
+from afterswarm.core.trust.certificate import role_of
 from afterswarm.model.network import Network
 from afterswarm.model.node import NodeState, Role
 from afterswarm.model.service import Service

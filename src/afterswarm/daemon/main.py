@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from afterswarm.daemon.config import Config, socket_path
-from afterswarm.daemon.node import Daemon
+from afterswarm.daemon.host import Daemon
 from afterswarm.model.refused import Refused
 
 

@@ -13,25 +13,25 @@ from contextlib import suppress
 
 import msgspec
 
-from afterswarm.adapters.etcd import EtcdStore
-from afterswarm.adapters.etcd_members import Members
-from afterswarm.adapters.etcd_server import CLIENT_PORT, EtcdServer, Files, peer_url
-from afterswarm.agent.identity import Credentials, Identity
-from afterswarm.agent.renewal import Connect
+from afterswarm.adapters.etcd.members import Members
+from afterswarm.adapters.etcd.server import CLIENT_PORT, EtcdServer, Files, peer_url
+from afterswarm.adapters.etcd.store import EtcdStore
+from afterswarm.agent.trust.identity import Credentials, Identity
+from afterswarm.agent.trust.renewal import Connect
 from afterswarm.control import founding, seal
 from afterswarm.control.cache import Cache
 from afterswarm.control.controllers import CONTROLLERS
 from afterswarm.control.dispatch import Dispatcher
 from afterswarm.control.founding import Founded
-from afterswarm.control.gate import Routes
 from afterswarm.control.joining import Joining
 from afterswarm.control.leader import lead, observe
-from afterswarm.control.members import Membership, ask
+from afterswarm.control.quorum import Quorum, ask
 from afterswarm.control.remote import Hosts
 from afterswarm.core.admit.defaults import ingress_network
-from afterswarm.core.certificate import UNIT
-from afterswarm.core.leadership import SILENCE
+from afterswarm.core.cluster.leadership import SILENCE
+from afterswarm.core.trust.certificate import UNIT
 from afterswarm.daemon.config import Config
+from afterswarm.daemon.gate import Routes
 from afterswarm.http.client import Client
 from afterswarm.http.errors import ConnectFailed
 from afterswarm.model.base import Change, Obj
@@ -89,7 +89,7 @@ class Manager:
         key = self._credentials.cluster_key
         dispatcher = Dispatcher(self.cache, self._identity.node_id, self.unseal, self._clock)
         joining = Joining(self.cache, self._clock, self.unseal, key)
-        membership = Membership(
+        quorum = Quorum(
             self.cache,
             me=self._identity.node_id,
             members=self._members,
@@ -103,7 +103,7 @@ class Manager:
             ("POST", "/renew"): joining.renew,
             ("POST", "/leave"): joining.leave,
             ("POST", "/session"): dispatcher.session,
-            ("POST", "/member/add"): membership.add,
+            ("POST", "/member/add"): quorum.add,
         }
         me = self._identity.node_id
         try:
@@ -114,7 +114,7 @@ class Manager:
                 if founded:
                     await self._begin(founded)
                 group.create_task(dispatcher.run(), name="dispatcher")
-                group.create_task(membership.run(), name="managers")
+                group.create_task(quorum.run(), name="managers")
                 group.create_task(lead(self.cache, me, self._heard, self._clock, CONTROLLERS), name="leadership")
                 group.create_task(observe(self.cache, me, self._heard, self._clock), name="suspicions")
                 group.create_task(self._follow(self.cache), name="events")

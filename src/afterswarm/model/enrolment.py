@@ -1,6 +1,6 @@
 """What passes between a host and a manager when the host joins, renews its certificate, or becomes a manager.
 
-Bodies of `POST /join`, `/renew` and `/member/add` on port 2377, and their answers.
+Bodies of `POST /join`, `/renew` and `/member/add` on port 2377, and what else two hosts must agree on there.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from afterswarm.model.base import Part
 from afterswarm.model.node import Availability, Role
 
 PORT = 2377
+ENGINE = "/engine"  # what follows goes on to the host's engine; for managers only
+TIME = "Afterswarm-Time"  # the header of an answer that tells the host's clock, in seconds since the epoch
 
 
 class Root(Part, frozen=True):

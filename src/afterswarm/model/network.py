@@ -5,6 +5,9 @@ from __future__ import annotations
 from afterswarm.model.base import Obj, Part
 from afterswarm.model.service import Driver
 
+LABEL = "io.afterswarm.network"  # on an engine's networks that carry a part of ours; the value is our network's id
+PREDEFINED = frozenset({"host", "bridge", "none"})  # every engine has them; stored by name, no address of ours
+
 
 class IPAMConfig(Part, frozen=True):
     subnet: str = ""

@@ -8,3 +8,9 @@ class Refused(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
+
+
+NO_LEADER = (
+    "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too few managers are "
+    "online. Make sure more than half of the managers are online."
+)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from afterswarm.core import constraint, everywhere, slots
+from afterswarm.core import constraint
+from afterswarm.core.orchestrate import everywhere, slots
 from afterswarm.model.base import Change
 from afterswarm.model.network import Network
 from afterswarm.model.node import Availability, Node, NodeState

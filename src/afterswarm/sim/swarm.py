@@ -22,7 +22,7 @@ import looptime
 from afterswarm.control.cache import Cache
 from afterswarm.control.controllers import CONTROLLERS
 from afterswarm.control.leader import lead, observe
-from afterswarm.core import slots
+from afterswarm.core.orchestrate import slots
 from afterswarm.model.base import Change, Obj
 from afterswarm.model.cluster import Cluster
 from afterswarm.model.node import Description, Node, NodeReport, NodeSpec, Role

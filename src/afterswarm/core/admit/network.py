@@ -13,13 +13,12 @@ from msgspec.structs import replace
 
 from afterswarm import ids
 from afterswarm.model.base import Change
-from afterswarm.model.network import Network, NetworkSpec
+from afterswarm.model.network import PREDEFINED, Network, NetworkSpec
 from afterswarm.model.refused import Refused
 from afterswarm.model.service import Service
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import TaskState
 
-PREDEFINED = frozenset({"bridge", "host", "none", "default"})
 _INVALID = "rpc error: code = InvalidArgument desc = "
 _PRECONDITION = "rpc error: code = FailedPrecondition desc = "
 
@@ -28,7 +27,7 @@ def create(snap: Snapshot, spec: NetworkSpec) -> Network:
     """A new network; its subnet is allocated afterwards."""
     if not spec.name.strip():
         raise Refused(400, f"{_INVALID}name must be provided")
-    if spec.name in PREDEFINED:
+    if spec.name in {*PREDEFINED, "default"}:
         raise Refused(403, f"operation is not permitted on predefined {spec.name} network")
     if spec.driver != "overlay":
         raise Refused(501, f"networks of driver {spec.driver} cannot have swarm scope: use --driver overlay")

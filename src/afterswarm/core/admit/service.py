@@ -15,7 +15,7 @@ from afterswarm import ids
 from afterswarm.core import naming
 from afterswarm.core.admit import service_spec
 from afterswarm.core.admit.container import invalid, unimplemented
-from afterswarm.model.network import Network
+from afterswarm.model.network import PREDEFINED, Network
 from afterswarm.model.refused import Refused
 from afterswarm.model.secret import Config, Secret
 from afterswarm.model.service import (
@@ -27,8 +27,6 @@ from afterswarm.model.service import (
     UpdateStatus,
 )
 from afterswarm.model.snapshot import Snapshot
-
-PREDEFINED = frozenset({"host", "bridge", "none"})  # every engine has them; stored by name
 
 
 def create(snap: Snapshot, spec: ServiceSpec) -> Service:

@@ -22,14 +22,13 @@ from afterswarm.core.allocate import ports
 from afterswarm.core.allocate.addresses import Pool, Subnets, Use, asked, in_use
 from afterswarm.model.base import Change, Plan
 from afterswarm.model.cluster import Cluster
-from afterswarm.model.network import Network
+from afterswarm.model.network import PREDEFINED, Network
 from afterswarm.model.node import Node
 from afterswarm.model.service import Endpoint, PortConfig, Service, TaskSpec, VirtualIP
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import Attachment, Task, TaskState
 
 CLUSTER = "cluster"
-PREDEFINED = frozenset({"host", "bridge", "none"})  # networks of the engine itself: no address of ours
 BATCH = 200  # changes in one commit, which the store limits in size
 RETRY = 1.0  # seconds until an exhausted pool is looked at again
 PENDING_MESSAGE = "pending task scheduling"

@@ -6,9 +6,8 @@ from ipaddress import IPv4Network
 from typing import Any
 
 from afterswarm.core.dataplane.vxlan import bridge_name
-from afterswarm.model.network import Network
+from afterswarm.model.network import LABEL, Network
 
-LABEL = "io.afterswarm.network"  # value: the network's id
 _NAME = "com.docker.network.bridge.name"
 
 

@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from afterswarm import ids
-from afterswarm.core import template
+from afterswarm.core.host import template
 from afterswarm.core.schedule import filters
 from afterswarm.core.schedule.room import Room
 from afterswarm.model.node import Availability, NodeState

@@ -1,0 +1,1 @@
+"""etcd: the store, its members, and the process itself."""

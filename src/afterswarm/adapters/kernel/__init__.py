@@ -1,0 +1,1 @@
+"""Linux: devices, rules, flows and namespaces."""

@@ -1,0 +1,84 @@
+"""Connections that the kernel remembers, and the way through Docker's own filter."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import closing
+
+from afterswarm.adapters.kernel import nfnetlink
+from afterswarm.adapters.programs import run
+from afterswarm.core.dataplane.vxlan import Link
+
+_CONNTRACK, _GET, _DELETE = 1, 1, 2  # linux/netfilter/nfnetlink_conntrack.h
+_ORIGINAL, _REPLY, _ID, _ZONE = 1, 2, 12, 18
+_IP, _SOURCE = 1, 1
+_NESTED = 0x8000
+_BATCH = 64  # deletions per system call
+
+CHAIN = "AFTERSWARM"
+
+
+def forget(addresses: Collection[str]) -> None:
+    """Delete the entries whose answers would come from one of these addresses (`conntrack -D -r`), in one pass."""
+    wanted = {socket.inet_aton(address) for address in addresses}
+    if not wanted:
+        return
+    with closing(nfnetlink.Conversation()) as kernel:
+        entries = kernel.ask(nfnetlink.message(_CONNTRACK, _GET, nfnetlink.DUMP, socket.AF_INET))
+        try:
+            found = list(_from(wanted, entries))
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise OSError(error.errno, "the kernel has no nf_conntrack_netlink") from error
+            raise
+        for start in range(0, len(found), _BATCH):
+            kernel.tell(b"".join(found[start : start + _BATCH]))
+
+
+def _from(wanted: set[bytes], entries: Iterable[bytes]) -> Iterator[bytes]:
+    """The requests that delete those entries: each is named by its original direction, zone and id."""
+    for entry in entries:
+        if not any(address in entry for address in wanted):  # taking it apart is the slow part
+            continue
+        found = dict(nfnetlink.attributes(entry))
+        reply = dict(nfnetlink.attributes(found.get(_REPLY, b"")))
+        if dict(nfnetlink.attributes(reply.get(_IP, b""))).get(_SOURCE) in wanted:
+            name = nfnetlink.attribute(_ORIGINAL | _NESTED, found[_ORIGINAL])
+            name += b"".join(nfnetlink.attribute(kind, found[kind]) for kind in (_ID, _ZONE) if kind in found)
+            yield nfnetlink.message(_CONNTRACK, _DELETE, 0, socket.AF_INET, name)
+
+
+def accept(links: Collection[Link]) -> None:
+    """Let overlay traffic through Docker's FORWARD chain, whose policy is to drop.
+
+    Docker calls DOCKER-USER before all else and never empties it, so one jump there is enough. Without such a chain
+    (no engine yet, or one that filters by nftables) there is nothing to do.
+    """
+    there = run("iptables", "-w", "-S").splitlines()
+    if "-N DOCKER-USER" not in there:
+        return
+    jump = f"-A DOCKER-USER -j {CHAIN}"
+    wanted = [rule for link in links for rule in _rules(link)]
+    if [line for line in there if line.startswith(f"-A {CHAIN} ")] != wanted or f"-N {CHAIN}" not in there:
+        lines = ["*filter", f":{CHAIN} - [0:0]", *wanted, "COMMIT", ""]
+        run("iptables-restore", "-w", "--noflush", stdin="\n".join(lines))
+    if wanted and jump not in there:
+        run("iptables", "-w", "-I", "DOCKER-USER", "-j", CHAIN)
+    if not wanted:
+        if jump in there:
+            run("iptables", "-w", "-D", "DOCKER-USER", "-j", CHAIN)
+        run("iptables", "-w", "-X", CHAIN)
+
+
+def _rules(link: Link) -> list[str]:
+    bridge = link.bridge
+    rules = [
+        f"-A {CHAIN} -i {bridge} -o {bridge} -j ACCEPT",
+        # answers leave through whichever of its networks a container has its default route in
+        f"-A {CHAIN} -i {bridge} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    ]
+    if link.ingress:
+        rules.append(f"-A {CHAIN} -o {bridge} -m conntrack --ctstate DNAT -j ACCEPT")
+    return rules

@@ -1,0 +1,52 @@
+"""The real `Kernel`: everything in the network namespace that the daemon runs in, or in that of a container."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import msgspec
+
+from afterswarm.adapters.kernel import flows, netlink
+from afterswarm.adapters.kernel.namespaces import inside
+from afterswarm.adapters.kernel.nft import Rulesets
+from afterswarm.core.dataplane.vxlan import Link
+from afterswarm.ports import Json
+
+T = TypeVar("T")
+
+
+class LinuxKernel:
+    """One thread does it all, in order: a thread may change its namespace, and libnftables is not made for several.
+
+    Raises `ProcessLookupError` when the process of `netns_pid` has gone, `OSError` with a reason for the rest.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="kernel")
+        self._rulesets = Rulesets()
+
+    async def apply(self, ruleset: str, *, netns_pid: int | None = None) -> None:
+        await self._do(lambda: self._rulesets.apply(ruleset, netns_pid))
+
+    async def sync_links(self, links: Sequence[Json]) -> None:
+        wanted = [msgspec.convert(link, Link) for link in links]
+
+        def sync() -> None:
+            netlink.sync(wanted)
+            flows.accept(wanted)
+            self._rulesets.tidy()
+
+        await self._do(sync)
+
+    async def forget_flows(self, addresses: Collection[str], *, netns_pid: int | None = None) -> None:
+        def forget() -> None:
+            with inside(netns_pid):
+                flows.forget(addresses)
+
+        await self._do(forget)
+
+    async def _do(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)

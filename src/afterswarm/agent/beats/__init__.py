@@ -1,0 +1,1 @@
+"""Beats: heard here, sent by a process of its own."""

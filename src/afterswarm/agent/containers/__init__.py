@@ -1,0 +1,1 @@
+"""This host's tasks and their containers."""

@@ -1,0 +1,1 @@
+"""This host's part of the swarm's networks."""

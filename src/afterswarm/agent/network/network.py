@@ -1,0 +1,314 @@
+"""This host's network: engine networks, tunnels, and the rules of the host and of every container on it.
+
+Two loops, both level-triggered and repeated every few seconds, so that what somebody else broke is repaired:
+
+    plumbing   engine networks (may take long: containers of an old network have to end)
+    routing    links and rulesets (milliseconds), then flows to what is gone are forgotten, then `applied`
+
+and a look ten times a second at who has fallen silent: its targets leave the rules at once and are back with its next
+beat. That is this host's own, reversible judgement; the swarm's verdict comes as a new `Wanted`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from afterswarm.agent.network.bridges import Bridges
+from afterswarm.core.dataplane import nftables, vxlan
+from afterswarm.core.dns import Zone
+from afterswarm.model.network import Network as Overlay
+from afterswarm.model.session import Peer, Route, Wanted
+from afterswarm.model.task import Task
+from afterswarm.ports import Clock, Engine, EngineError, EngineGone, Json, Kernel
+
+log = logging.getLogger(__name__)
+
+SILENT = 0.5  # seconds without a beat
+LOOK = 0.1  # seconds between looks at who is silent
+LATE = 0.3  # seconds after which such a look proves nothing
+REPAIR = 8.0  # seconds between repairs of what nobody told us about
+PATIENCE = 5.0  # seconds that a task waits for news of its network
+
+
+class Live(NamedTuple):
+    """A running container."""
+
+    pid: int
+    task: Task
+
+
+class Network:
+    """Implements `HostNetwork`. `heard` (node id -> time of its last beat) is only read.
+
+    `zone` is what the resolver may answer: it follows once the rules for it are in place. `applied` is called with
+    each revision that this host routes by.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        kernel: Kernel,
+        node_id: str,
+        clock: Clock,
+        heard: Mapping[str, float],
+        applied: Callable[[int], None] = lambda _rev: None,
+        mtu: int = vxlan.MTU,
+    ) -> None:
+        self.zone = Zone()
+        self.applied = applied
+        self._kernel = kernel
+        self._node_id = node_id
+        self._clock = clock
+        self._heard = heard
+        self._mtu = mtu
+        self._bridges = Bridges(engine=engine, clock=clock, node_id=node_id, mtu=mtu)
+        self._wanted = Wanted()
+        self._since: dict[str, float] = {}  # when each peer was first spoken of
+        self._silent: frozenset[str] = frozenset()
+        self._live: dict[str, Live] = {}
+        self._links: list[Json] | None = None  # as last made; None: not known
+        self._links_lock = asyncio.Lock()
+        self._routed: dict[str, str] = {}  # address -> node, of every target of the last rules
+        self._routed_silent: frozenset[str] = frozenset()
+        self._plumbing_due = asyncio.Event()
+        self._routing_due = asyncio.Event()
+        self._failed: dict[str, str] = {}
+
+    # ---- what others say -----------------------------------------------------------------------------------------
+
+    def want(self, wanted: Wanted) -> None:
+        """New sections; `None` is unchanged. An older revision (of a manager that lags) than seen is not followed."""
+        if wanted.rev < self._wanted.rev:
+            return
+        new = {
+            name: value
+            for name in ("networks", "routes", "peers", "tasks")
+            if (value := getattr(wanted, name)) is not None
+        }
+        self._wanted = msgspec.structs.replace(self._wanted, rev=wanted.rev, **new)
+        now = self._clock.now()
+        self._since = {p.node_id: self._since.get(p.node_id, now) for p in self._peers}
+        if "networks" in new:
+            self._plumbing_due.set()
+        self._routing_due.set()
+
+    def gateways(self) -> list[str]:
+        """This host's own addresses in its networks: where the resolver listens."""
+        return sorted(network.gateways[self._node_id] for network in self._networks.values())
+
+    def ingress_gateways(self) -> dict[str, str]:
+        """Node id -> its address in the ingress network."""
+        found = (n for n in self._wanted.networks or () if n.spec.ingress)
+        return next((n.gateways for n in found), {})
+
+    async def prepare(self, task: Task) -> list[tuple[str, Json]]:
+        endpoints = []
+        for attachment in task.attachments:
+            network = await self._known(attachment.network_id)
+            await self._ensure(network)
+            address = attachment.address.partition("/")[0]
+            endpoint = {"IPAMConfig": {"IPv4Address": address}, "MacAddress": vxlan.container_mac(address)}
+            endpoints.append((network.name, endpoint))
+        if endpoints:
+            try:
+                await self._sync_links()
+            except OSError as error:
+                raise EngineError(500, f"cannot connect this node to the network: {error}") from error
+        return endpoints
+
+    def dns(self, task: Task) -> list[str]:
+        known = [self._networks[a.network_id] for a in task.attachments if a.network_id in self._networks]
+        known.sort(key=lambda network: network.spec.ingress)  # where it is asked for by name, if anywhere
+        return [network.gateways[self._node_id] for network in known[:1]]
+
+    async def started(self, task: Task, pid: int) -> None:
+        if not task.attachments or not pid:  # the host's own namespace, or none of ours
+            return
+        self._live[task.id] = Live(pid, task)
+        await self._guarded(f"rules of task {task.id}", self._apply_container(task.id))
+
+    async def stopped(self, task_id: str) -> None:
+        self._live.pop(task_id, None)
+        for what in (f"rules of task {task_id}", f"flows of task {task_id}"):
+            self._failed.pop(what, None)
+
+    # ---- loops ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until cancelled; everything stays in place then, and containers go on."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._plumb(), name="plumbing")
+            group.create_task(self._route(), name="routing")
+            group.create_task(self._look(), name="who is silent")
+            group.create_task(self._repair(), name="repair")
+
+    async def clear(self) -> None:
+        """Take everything away: this host has left the swarm and its containers have ended. Not while `run` runs."""
+        self._live.clear()
+        await self._guarded("rules", self._kernel.apply(nftables.NOTHING))
+        await self._guarded("links", self._kernel.sync_links([]))
+        await self._guarded("networks", self._bridges.keep(()))
+
+    async def _plumb(self) -> None:
+        while await self._plumbing_due.wait():
+            self._plumbing_due.clear()
+            if self._wanted.networks is None:  # no manager has said yet: what is there stays
+                continue
+            for network_id in list(self._networks):  # looked up again each time: making one may take long
+                network = self._networks.get(network_id)
+                if network and not network.pending_delete:  # a new one may have its name and bridge already
+                    await self._guarded(f"network {network.name}", self._ensure(network))
+            await self._guarded("old networks", self._bridges.keep({n.id for n in self._wanted.networks or ()}))
+            self._routing_due.set()
+
+    async def _route(self) -> None:
+        while await self._routing_due.wait():
+            self._routing_due.clear()
+            if self._wanted.routes is None or self._wanted.networks is None:
+                continue
+            rev, silent, routes = self._wanted.rev, self._silent, self._routes
+            host = nftables.host(node_id=self._node_id, networks=self._networks.values(), routes=routes, silent=silent)
+            done = [await self._guarded("rules", self._kernel.apply(host))]
+            for task_id in sorted(self._live):
+                await self._guarded(f"rules of task {task_id}", self._apply_container(task_id))
+            await self._forget(routes, silent)
+            done.append(await self._guarded("links", self._sync_links()))
+            self.zone = Zone.of(
+                networks=self._networks.values(), routes=routes, tasks=self._wanted.tasks or (), silent=silent
+            )
+            if all(done):
+                self.applied(rev)
+
+    async def _look(self) -> None:
+        before = self._clock.now()
+        while True:
+            await self._clock.sleep(LOOK)
+            now = self._clock.now()
+            late, before = now - before > LATE, now
+            if late:  # we were asleep: beats are waiting in the socket, so it is not known who is silent
+                continue
+            silent = frozenset(
+                node
+                for node, since in self._since.items()
+                if node != self._node_id and now - max(since, self._heard.get(node, 0.0)) > SILENT
+            )
+            if silent != self._silent:
+                names = {peer.node_id: peer.hostname or peer.node_id for peer in self._peers}
+                for node in sorted(silent ^ self._silent):
+                    log.info("%s is %s", names.get(node, node), "silent" if node in silent else "heard")
+                self._silent = silent
+                self._routing_due.set()
+
+    async def _repair(self) -> None:
+        while True:
+            await self._clock.sleep(REPAIR)
+            self._links = None
+            self._plumbing_due.set()
+            self._routing_due.set()
+
+    # ---- steps ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _networks(self) -> dict[str, Overlay]:
+        """Those that this host can be in already, by id."""
+        found = self._wanted.networks or ()
+        return {n.id: n for n in found if n.subnet and self._node_id in n.gateways}
+
+    @property
+    def _routes(self) -> list[Route]:
+        return self._wanted.routes or []
+
+    @property
+    def _peers(self) -> list[Peer]:
+        return self._wanted.peers or []
+
+    async def _known(self, network_id: str) -> Overlay:
+        deadline = self._clock.now() + PATIENCE
+        while (network := self._networks.get(network_id)) is None:
+            if self._clock.now() >= deadline:
+                raise EngineError(404, f"network {network_id} not found")
+            await self._clock.sleep(LOOK)
+        return network
+
+    async def _ensure(self, network: Overlay) -> None:
+        if await self._bridges.ensure(network):
+            self._links = None  # a new bridge, with nothing on it
+
+    async def _sync_links(self) -> None:
+        async with self._links_lock:
+            networks = [n for n in self._networks.values() if n.id in self._bridges.present]
+            links: list[Json] = [
+                msgspec.to_builtins(link)
+                for link in vxlan.links(
+                    node_id=self._node_id, networks=networks, routes=self._routes, peers=self._peers, mtu=self._mtu
+                )
+            ]
+            if links == self._links:
+                return
+            self._links = None
+            await self._kernel.sync_links(links)
+            self._links = links
+
+    async def _apply_container(self, task_id: str) -> None:
+        live = self._live.get(task_id)
+        if live is None or self._wanted.routes is None:  # adopted before a manager spoke: it has its rules
+            return
+        ruleset = nftables.container(
+            task_id=task_id,
+            attached={a.network_id for a in live.task.attachments},
+            networks=self._networks.values(),
+            routes=self._routes,
+            silent=self._silent,
+        )
+        try:
+            await self._kernel.apply(ruleset, netns_pid=live.pid)
+        except ProcessLookupError:
+            self._drop(task_id, live)
+
+    async def _forget(self, routes: Iterable[Route], silent: frozenset[str]) -> None:
+        """Flows to tasks that are gone or on hosts that fell silent: their next packet is balanced anew."""
+        before, self._routed = self._routed, _addresses(routes)
+        fallen = silent - self._routed_silent
+        self._routed_silent = silent
+        if len(self._since) > 2 and len(silent) >= len(self._since) - 1:
+            fallen = frozenset()  # everybody at once: it is our own link, and may be back in a moment
+        gone = {a for a, node in before.items() if a not in self._routed}
+        gone |= {a for a, node in self._routed.items() if node in fallen}
+        if not gone:
+            return
+        await self._guarded("flows", self._kernel.forget_flows(gone))
+        for task_id, live in sorted(self._live.items()):
+            await self._guarded(f"flows of task {task_id}", self._forget_in(task_id, live, gone))
+
+    async def _forget_in(self, task_id: str, live: Live, addresses: Collection[str]) -> None:
+        try:
+            await self._kernel.forget_flows(addresses, netns_pid=live.pid)
+        except ProcessLookupError:
+            self._drop(task_id, live)
+
+    def _drop(self, task_id: str, live: Live) -> None:
+        if self._live.get(task_id) == live:
+            del self._live[task_id]
+
+    async def _guarded(self, what: str, work: Awaitable[None]) -> bool:
+        """Whether it worked. A failure is said once, and tried again with the next repair."""
+        try:
+            await work
+        except (OSError, EngineError, EngineGone) as error:
+            if self._failed.get(what) != str(error):
+                log.warning("%s: %s", what, error)
+            self._failed[what] = str(error)
+            return False
+        if self._failed.pop(what, ""):
+            log.info("%s: well again", what)
+        return True
+
+
+def _addresses(routes: Iterable[Route]) -> dict[str, str]:
+    return {address: t.node_id for route in routes for t in route.targets for address in t.addresses.values()}

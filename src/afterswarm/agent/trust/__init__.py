@@ -1,0 +1,1 @@
+"""Who this node is, and how it came to be."""

@@ -1,0 +1,1 @@
+"""What `docker events` shows of the swarm."""

@@ -1,0 +1,1 @@
+"""What tasks there should be: planners of services, one question each."""

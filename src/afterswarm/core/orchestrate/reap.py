@@ -1,0 +1,131 @@
+"""Everything that goes away at last: old tasks, removed services and networks, what belonged to a removed node.
+
+- A task with desired REMOVE is deleted, with its report, once it has stopped or cannot run: never given to a node, or
+  its node is down or gone (an agent that comes back removes containers that no task stands for).
+- Of the tasks in a slot, the cluster's history limit says how many stay; the oldest stopped ones go first.
+- A removed service (`pending_delete`) goes when its last task has gone, a removed network when no service refers to it
+  and no container may be in it.
+- Reports without a task go, and so do volumes, reports and suspicions of nodes that are no longer in the swarm.
+
+Keys: a service id, `node/<id>`, `report/<id>`, `network/<id>`, `cluster`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from afterswarm.core.orchestrate import slots, tasks
+from afterswarm.model.base import Change, Obj, Plan
+from afterswarm.model.cluster import Orchestration
+from afterswarm.model.network import Network
+from afterswarm.model.service import Service, UpdateState
+from afterswarm.model.snapshot import Snapshot
+from afterswarm.model.task import Task, TaskState
+
+REPORT = "report/"
+NETWORK = "network/"
+HISTORY = 5  # tasks in a slot, Docker's default
+
+
+def plan(snap: Snapshot, key: str) -> Plan:
+    """Delete what nobody needs."""
+    if key.startswith(REPORT):
+        report = snap.reports.get(key.removeprefix(REPORT))
+        return _deleted([report] if report and report.id not in snap.tasks else [])
+    if not key.startswith(NETWORK) and (planned := _of_services(snap, key)).changes:
+        return planned
+    going = [network for _, network in sorted(snap.networks.items()) if network.pending_delete]
+    return _deleted([network for network in going if not _used(snap, network)])
+
+
+def _of_services(snap: Snapshot, key: str) -> Plan:
+    if key.startswith(tasks.NODE) and (gone := key.removeprefix(tasks.NODE)) not in snap.nodes:
+        left = _left_by(snap, gone)
+        if left:
+            return Plan(changes=_deleted(left[: tasks.AT_ONCE]).changes, wake_at=snap.now)
+    if not key.startswith(tasks.NODE) and key != tasks.CLUSTER and key not in snap.services:
+        return _plan_tasks(snap, None, snap.tasks_of(key))
+    return tasks.over_services(snap, key, _service)
+
+
+def _service(snap: Snapshot, service: Service) -> Plan:
+    here = snap.tasks_of(service.id)
+    if not service.pending_delete:
+        return _plan_tasks(snap, service, here)
+    if not here:
+        return Plan(changes=[Change(service, None)], why=f"{service.name}: removed")
+    return _plan_tasks(snap, None, here)
+
+
+def _plan_tasks(snap: Snapshot, service: Service | None, here: Sequence[Task]) -> Plan:
+    """`service` is `None` when none of its tasks is to stay."""
+    changes: list[Change] = []
+    surplus = _surplus(snap, service, here) if service else set()
+    for task in here:
+        if len(changes) >= tasks.AT_ONCE:
+            return Plan(changes=changes, wake_at=snap.now)
+        removed = task.desired == TaskState.REMOVE
+        idle = not slots.may_run(snap, task) and not slots.alive(snap, task)
+        if (removed and not slots.may_run(snap, task)) or (task.id in surplus and idle):
+            report = snap.reports.get(task.id)
+            changes += [Change(report, None)] if report else []
+            changes.append(Change(task, None))
+        elif service is None and not removed:
+            changes.append(Change(task, replace(task, desired=TaskState.REMOVE)))
+        elif _lost(snap, task):
+            changes.append(Change(task, replace(task, state=TaskState.ORPHANED, since=snap.now)))
+    return Plan(changes=changes)
+
+
+def _lost(snap: Snapshot, task: Task) -> bool:
+    gone = bool(task.node_id) and task.node_id not in snap.nodes
+    return gone and not slots.wanted(task) and snap.state_of(task) <= TaskState.RUNNING
+
+
+def _surplus(snap: Snapshot, service: Service, here: Sequence[Task]) -> set[str]:
+    """Stopped tasks beyond what the history of their slot may hold. The last task in a slot always stays."""
+    orchestration = snap.cluster.spec.orchestration if snap.cluster else Orchestration()
+    limit = orchestration.task_history_retention_limit
+    limit = HISTORY if limit is None else limit
+    if limit < 0:
+        return set()
+    found: set[str] = set()
+    for in_slot in slots.by_slot(here).values():
+        last = slots.newest(in_slot)
+        going = [
+            t
+            for t in in_slot
+            if t is not last and not slots.wanted(t) and not slots.may_run(snap, t) and not _counted(service, t)
+        ]
+        going.sort(key=lambda t: (t.created, t.id))
+        found.update(t.id for t in going[: max(len(in_slot) - max(limit, 1), 0)])
+    return found
+
+
+def _counted(service: Service, task: Task) -> bool:
+    """Whether the update under way counts this task's failure."""
+    state = service.update_status.state if service.update_status else None
+    updating = state in (UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED)
+    return updating and task.spec_version == service.spec_version and not task.restarts
+
+
+def _used(snap: Snapshot, network: Network) -> bool:
+    referred = (
+        n.target
+        for service in snap.services.values()
+        for n in (*service.spec.task_template.networks, *service.spec.networks)
+    )
+    held = (a.network_id for t in snap.tasks.values() if snap.state_of(t) <= TaskState.RUNNING for a in t.attachments)
+    return network.id in referred or network.id in held
+
+
+def _left_by(snap: Snapshot, node_id: str) -> list[Obj]:
+    volumes = [v for _, v in sorted(snap.volumes.items()) if v.node_id == node_id]
+    of_node = (snap.node_reports.get(node_id), snap.suspicions.get(node_id))
+    return [*volumes, *(obj for obj in of_node if obj is not None)]
+
+
+def _deleted(objects: Sequence[Obj]) -> Plan:
+    return Plan(changes=[Change(obj, None) for obj in objects])

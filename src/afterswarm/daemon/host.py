@@ -1,0 +1,286 @@
+"""One host's daemon: its API, and its life in and out of a swarm. Implements `api.host.Host`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from afterswarm.adapters.clock import WallClock
+from afterswarm.adapters.engine import DockerEngine
+from afterswarm.agent.describe import EngineUnfit, describe
+from afterswarm.agent.trust import csr, enrol
+from afterswarm.agent.trust.identity import Credentials, Identity
+from afterswarm.api.app import App
+from afterswarm.api.host import Acquaintance, InitRequest, JoinRequest, LocalInfo
+from afterswarm.api.swarm import ALREADY
+from afterswarm.daemon import addresses
+from afterswarm.daemon.config import Config
+from afterswarm.daemon.member import Member
+from afterswarm.http.children import apart
+from afterswarm.http.client import Client
+from afterswarm.http.errors import ConnectFailed
+from afterswarm.http.server import serve_unix
+from afterswarm.model.cluster import DATA_PATH_PORT, DEFAULT_POOL
+from afterswarm.model.enrolment import PORT
+from afterswarm.model.node import Availability, Description
+from afterswarm.model.refused import Refused
+from afterswarm.ports import Replica, Unavailable
+
+if TYPE_CHECKING:
+    from afterswarm.control.founding import Founded
+    from afterswarm.daemon.manager import Manager
+
+STARTING = 20.0  # seconds that init and join wait for the node to be a working member
+AGAIN = 1.0  # seconds before a life that failed begins again
+ENGINE_LOOK = 0.3  # seconds between looks at an engine that cannot be used
+
+STILL_JOINING = (  # Docker's words
+    "Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use the "
+    '"docker info" command to see the current swarm status of your node.'
+)
+
+log = logging.getLogger(__name__)
+
+
+class Daemon:
+    """`run` it until cancelled."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._clock = WallClock()
+        self._engine = Client.unix(config.engine)
+        self._credentials = Credentials(config.identity)
+        self._description: Description | None = None
+        self._unfit = "the engine of this host has not been asked yet"
+        self._fit = asyncio.Event()  # the engine can be used
+        self._agent: Member | None = None
+        self._error = ""
+        self._life: asyncio.Task[None] | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._changing = asyncio.Lock()
+        self._app = App(self)
+
+    async def run(self) -> None:
+        """Serve the API; take up the life that was led before."""
+        self._config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._config.run.mkdir(parents=True, exist_ok=True)
+        async with serve_unix(self._config.listen, self._app), asyncio.TaskGroup() as group:
+            log.info("API at unix://%s, engine at unix://%s", self._config.listen, self._config.engine)
+            self._group = group
+            group.create_task(self._look_at_engine(), name="engine")
+            if self._credentials.identity:
+                self._enter()
+            await asyncio.Event().wait()
+
+    # ---- what the API asks ---------------------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> Client:
+        return self._engine
+
+    @property
+    def clock(self) -> WallClock:
+        return self._clock
+
+    @property
+    def node_id(self) -> str:
+        return self._identity.node_id if self._identity else ""
+
+    @property
+    def replica(self) -> Replica | None:
+        manager = self._agent.manager if self._agent else None
+        return manager.cache if manager else None
+
+    def local(self) -> LocalInfo:
+        identity = self._identity
+        if identity is None:
+            return LocalInfo(error="" if self._description else self._unfit)
+        agent, manager = self._agent, self._agent.manager if self._agent else None
+        ready = manager.cache.synced.is_set() if manager else bool(agent and agent.connected)
+        known = agent.managers if agent else []
+        return LocalInfo(
+            state="error" if self._error else "active" if ready or agent else "pending",
+            node_addr=identity.address,
+            control_available=bool(manager and manager.cache.synced.is_set()),
+            error=self._error,
+            remote_managers=[(node_id, f"{address}:{PORT}") for node_id, address in known]
+            or [("", f"{address}:{PORT}") for address in identity.managers],
+        )
+
+    async def init(self, request: InitRequest) -> str:
+        from afterswarm.control.founding import found  # noqa: PLC0415 - `cryptography`, for managers only
+
+        async with self._changing:
+            self._check_free()
+            address, data_path = self._addresses(request.advertise_addr, request.data_path_addr)
+            pair = await csr.make()
+            founded = found(
+                pair.csr,
+                address=address,
+                availability=Availability(request.availability or "active"),
+                spec=request.spec,
+                pools=request.default_addr_pool or [DEFAULT_POOL],
+                subnet_size=request.subnet_size or 24,
+                data_path_port=request.data_path_port or DATA_PATH_PORT,
+                now=self._clock.now(),
+            )
+            shutil.rmtree(self._config.etcd, ignore_errors=True)
+            self._credentials.adopt(founded.enrolment, ca=founded.ca, key=pair.key, data_path=data_path)
+            self._enter(founded)
+            await self._settled(takes_back=True)
+            return self.node_id
+
+    async def join(self, request: JoinRequest) -> None:
+        async with self._changing:
+            self._check_free()
+            wish = request.advertise_addr
+            address, data_path = self._addresses(wish, request.data_path_addr) if wish else ("", request.data_path_addr)
+            joined = await enrol.join(
+                request.remote_addrs,
+                request.join_token,
+                address=address,
+                data_path=data_path,
+                hostname=socket.gethostname(),
+                availability=Availability(request.availability or "active"),
+            )
+            shutil.rmtree(self._config.etcd, ignore_errors=True)
+            self._credentials.adopt(joined.enrolment, ca=joined.ca, key=joined.key, data_path=data_path)
+            self._enter()
+            await self._settled(takes_back=False)
+
+    async def leave(self, *, force: bool) -> None:
+        async with self._changing:
+            agent = self._agent
+            if agent:
+                await agent.clear()
+                await agent.say_goodbye()
+            if agent and agent.manager:
+                with suppress(Unavailable, Refused, ConnectFailed, TimeoutError):  # the others see to it in the end
+                    async with asyncio.timeout(5.0):
+                        await agent.manager.depart()
+            await self._end()
+            if agent:
+                await agent.dismantle()
+            log.info("this node left the swarm%s", " by force" if force else "")
+
+    def acquaintances(self) -> list[Acquaintance]:
+        return self._agent.acquaintances() if self._agent else []
+
+    def engine_of(self, node_id: str) -> tuple[Client, str]:
+        manager = self._agent.manager if self._agent else None
+        if manager is None:
+            raise Refused(503, "this node is not a swarm manager")
+        return manager.hosts.engine_of(node_id)
+
+    def seal(self, object_id: str, data: bytes) -> str:
+        return self._managing().seal(object_id, data)
+
+    def unseal(self, object_id: str, sealed: str) -> bytes:
+        return self._managing().unseal(object_id, sealed)
+
+    async def rotate_token(self, *, worker: bool, manager: bool) -> None:
+        await self._managing().rotate_token(worker=worker, manager=manager)
+
+    # ---- the life of a member ------------------------------------------------------------------------------------
+
+    @property
+    def _identity(self) -> Identity | None:
+        return self._credentials.identity
+
+    def _managing(self) -> Manager:
+        manager = self._agent.manager if self._agent else None
+        if manager is None:
+            raise Refused(503, "this node is not a swarm manager")
+        return manager
+
+    def _check_free(self) -> None:
+        if self._identity:
+            raise Refused(503, ALREADY)
+        if self._description is None:
+            raise Refused(503, self._unfit)
+
+    def _addresses(self, advertise: str, data_path: str) -> tuple[str, str]:
+        own = addresses.of_this_host()
+        address = addresses.choose(advertise, own)
+        return address, addresses.choose(data_path, own, flag="--data-path-addr") if data_path else ""
+
+    def _enter(self, founded: Founded | None = None) -> None:
+        assert self._group  # noqa: S101 - set before anything can be asked
+        self._life = self._group.create_task(self._live(founded), name="member of a swarm")
+
+    async def _live(self, founded: Founded | None) -> None:
+        """Be a member until that ends. A failure is said, and the life begins again: containers do not notice."""
+        while identity := self._identity:
+            agent = Member(
+                config=self._config,
+                credentials=self._credentials,
+                identity=identity,
+                clock=self._clock,
+                engine=self._engine,
+                description=self._described,
+                follow=self._app.follow,
+            )
+            self._agent = agent
+            try:
+                await apart(agent.run(founded))
+                if agent.removed:
+                    log.warning("this node was removed from the swarm")
+                    await agent.dismantle()
+                    self._forget()
+                    return
+            except* Exception as failures:
+                self._error = str(failures.exceptions[0])
+                log.exception("the node's part in the swarm failed; it begins again")
+            finally:
+                self._agent = None
+            await asyncio.sleep(AGAIN)
+
+    async def _settled(self, *, takes_back: bool) -> None:
+        """Wait until this node works as a member."""
+        try:
+            async with asyncio.timeout(STARTING):
+                while not (self._agent and self._agent.working()):
+                    await self._clock.sleep(0.05)
+        except TimeoutError:
+            if takes_back:
+                why = self._error or "it took too long"
+                await self._end()
+                raise Refused(503, f"the swarm could not be started: {why}. See the daemon's log.") from None
+            raise Refused(503, STILL_JOINING) from None
+
+    async def _end(self) -> None:
+        life, self._life = self._life, None
+        if life:
+            life.cancel()
+            with suppress(asyncio.CancelledError):
+                await life
+        self._forget()
+
+    def _forget(self) -> None:
+        self._credentials.forget()
+        self._error = ""
+        shutil.rmtree(self._config.etcd, ignore_errors=True)
+
+    # ---- the engine ----------------------------------------------------------------------------------------------
+
+    async def _described(self) -> Description:
+        await self._fit.wait()
+        assert self._description  # noqa: S101 - set before `_fit`
+        return self._description
+
+    async def _look_at_engine(self) -> None:
+        """Until there is an engine that can be used; what is wrong with it is said once, and to every client."""
+        while self._description is None:
+            try:
+                self._description = await describe(DockerEngine(self._engine))
+            except EngineUnfit as why:
+                if str(why) != self._unfit:
+                    self._unfit = str(why)
+                    log.error("%s", why)  # noqa: TRY400 - the words are the message
+                await asyncio.sleep(ENGINE_LOOK)
+            else:
+                self._fit.set()

@@ -1,0 +1,283 @@
+"""What a host does as a member of a swarm: containers, network, beats, session; a manager has its own part besides."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import socket
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, suppress
+from typing import TYPE_CHECKING
+
+from afterswarm import __version__
+from afterswarm.adapters.engine import DockerEngine
+from afterswarm.adapters.kernel.linux import LinuxKernel
+from afterswarm.agent.beats.beats import Beats
+from afterswarm.agent.containers.worker import Worker
+from afterswarm.agent.network.network import Network
+from afterswarm.agent.network.resolver import Resolver
+from afterswarm.agent.session import Session
+from afterswarm.agent.trust.identity import Credentials, Identity
+from afterswarm.agent.trust.renewal import Renewal, connector
+from afterswarm.api.host import Acquaintance
+from afterswarm.core.trust.certificate import Holder, role_of
+from afterswarm.daemon.config import Config
+from afterswarm.daemon.gate import Routes, router
+from afterswarm.http.client import Client
+from afterswarm.http.errors import ConnectFailed
+from afterswarm.http.server import serve_tcp
+from afterswarm.model.enrolment import PORT
+from afterswarm.model.node import Description, Role
+from afterswarm.model.session import Hello, Peer, Wanted
+from afterswarm.model.task import Report
+from afterswarm.ports import Clock, Replica
+
+if TYPE_CHECKING:
+    from afterswarm.control.founding import Founded
+    from afterswarm.daemon.manager import Manager
+
+LEAVING = 30.0  # seconds that containers get to end when the node leaves
+GOODBYE = 2.0  # seconds for a manager's answer to it
+
+log = logging.getLogger(__name__)
+
+Follow = Callable[[Replica], Coroutine[None, None, None]]
+
+
+class Member:
+    """`run` it while the node is in a swarm. `removed` tells why it ended by itself."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        credentials: Credentials,
+        identity: Identity,
+        clock: Clock,
+        engine: Client,
+        description: Callable[[], Awaitable[Description]],
+        follow: Follow,
+    ) -> None:
+        self.removed = False
+        self.manager: Manager | None = None
+        self.peers: list[Peer] = []  # all nodes, this one included
+        self._config = config
+        self._credentials = credentials
+        self._identity = identity
+        self._clock = clock
+        self._client = engine
+        self._describe = description
+        self._description = Description()
+        self._follow = follow
+        self._managing: asyncio.Task[None] | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._over = asyncio.Event()
+        self._leaving = False
+        self._beats = Beats(node_id=identity.node_id, clock=clock, run_dir=config.run)
+        driver = DockerEngine(engine)
+        self._network = Network(
+            engine=driver,
+            kernel=LinuxKernel(),
+            node_id=identity.node_id,
+            clock=clock,
+            heard=self._beats.heard,
+            applied=self._applied,
+        )
+        self._resolver = Resolver(zone=lambda: self._network.zone, addresses=self._network.gateways, clock=clock)
+        self._worker = Worker(
+            engine=driver,
+            network=self._network,
+            clock=clock,
+            node_id=identity.node_id,
+            hostname=socket.gethostname(),
+            run_dir=config.run,
+            report=self._report,
+        )
+        connect = connector(credentials)
+        self._connect = connect
+        self._renewal = Renewal(credentials, clock, connect, self._role_changed)
+        self._session = Session(
+            connect=connect,
+            managers=lambda: credentials.identity.managers if credentials.identity else [],
+            local=lambda: identity.address if self.manager and self.manager.routes else "",
+            hello=self._hello,
+            reports=self._worker.reports,
+            on_wanted=self._want,
+            on_managers=credentials.remember,
+            removed=self._on_removed,
+            clock=clock,
+        )
+
+    @property
+    def connected(self) -> bool:
+        """Whether a manager tells this node what to do."""
+        return bool(self._session.manager_id)
+
+    @property
+    def managers(self) -> list[tuple[str, str]]:
+        """(node id, address) of the swarm's managers."""
+        return [(p.node_id, p.address) for p in self.peers if p.manager]
+
+    def acquaintances(self) -> list[Acquaintance]:
+        """Every node as this one knows it, for `afterswarm doctor`."""
+        now = self._clock.now()
+        heard, gateways = self._beats.heard, self._network.ingress_gateways()
+        return [
+            Acquaintance(
+                node_id=p.node_id,
+                hostname=p.hostname,
+                address=p.address,
+                manager=p.manager,
+                self_=p.node_id == self._identity.node_id,
+                heard_seconds_ago=round(now - heard[p.node_id], 3) if p.node_id in heard else None,
+                gateway=gateways.get(p.node_id, ""),
+            )
+            for p in self.peers
+        ]
+
+    def working(self) -> bool:
+        """Whether the node is what it came to be: known to the swarm and, a manager, able to answer for it."""
+        if self._identity.role == Role.WORKER or self.manager is None:
+            return self.connected
+        snap = self.manager.cache.snapshot()
+        return self.connected and snap.leader is not None and self._identity.node_id in snap.node_reports
+
+    async def run(self, founded: Founded | None = None) -> None:
+        """Until cancelled or removed. Containers, tunnels and rules stay in place."""
+        gate = router(
+            self._client,
+            cluster_id=lambda: self._identity.cluster_id,
+            manager=self._routes,
+            trusted=self._trusted,
+            now=self._clock.now,
+        )
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(serve_tcp("", PORT, gate, ssl=self._credentials.server_context()))
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                if self._identity.role == Role.MANAGER:
+                    self._manage(founded)
+                tasks = [
+                    group.create_task(self._beats.run(), name="beats"),
+                    group.create_task(self._renewal.run(), name="certificate"),
+                ]
+                self._description = await self._describe()
+                tasks += [
+                    group.create_task(self._network.run(), name="network"),
+                    group.create_task(self._resolver.run(), name="resolver"),
+                    group.create_task(self._worker.run(), name="containers"),
+                    group.create_task(self._session.run(), name="session"),
+                ]
+                await self._over.wait()
+                for task in [*tasks, *([self._managing] if self._managing else [])]:
+                    task.cancel()
+
+    async def clear(self) -> None:
+        """End this node's containers: it leaves, or was removed. What managers say from now on is not followed."""
+        self._leaving = True
+        self._worker.want(Wanted(tasks=[]))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVING):
+                await self._worker.emptied()
+
+    async def say_goodbye(self) -> None:
+        """Tell a manager that stays, so that the swarm need not find out."""
+        for address in [a for node_id, a in self.managers if node_id != self._identity.node_id]:
+            client = self._connect(address)
+            try:
+                reply = await client.request("POST", "/leave", timeout=GOODBYE)
+                if reply.status == 200:
+                    return
+                log.info("%s takes no good-bye: %s", address, reply.message)
+            except (ConnectFailed, TimeoutError) as error:
+                log.info("%s takes no good-bye: %s", address, error)
+            finally:
+                client.close()
+
+    async def dismantle(self) -> None:
+        """Take networks, tunnels and rules away, and beat no more. After `run` has ended."""
+        self._beats.clear()
+        await self._network.clear()
+
+    # ---- what the manager says -----------------------------------------------------------------------------------
+
+    def _want(self, wanted: Wanted) -> None:
+        if self._leaving:
+            return
+        if wanted.role is not None:
+            self._renewal.want(wanted.role)
+        if wanted.peers is not None:
+            self.peers = wanted.peers
+        self._beats.want(wanted)
+        self._network.want(wanted)
+        self._worker.want(wanted)
+
+    def _applied(self, rev: int) -> None:
+        self._session.applied(rev)
+
+    def _report(self, report: Report) -> None:
+        self._session.send(report)
+
+    def _hello(self) -> Hello:
+        return Hello(
+            description=self._description,
+            address=self._identity.address,
+            data_path=self._identity.data_path,
+            version=__version__,
+        )
+
+    def _on_removed(self) -> None:
+        assert self._group  # noqa: S101 - `run` has set it
+        self.removed = True
+        self._group.create_task(self._close_down(), name="removed")
+
+    async def _close_down(self) -> None:
+        await self.clear()
+        self._over.set()
+
+    # ---- the manager's part --------------------------------------------------------------------------------------
+
+    def _routes(self) -> Routes | None:
+        return self.manager.routes if self.manager else None
+
+    def _trusted(self, who: Holder) -> bool:
+        """A manager's certificate outlives a demotion. One that is about to become a manager counts among managers."""
+        if self.manager:
+            node = self.manager.cache.snapshot().nodes.get(who.node_id)
+            return node is not None and role_of(node) == Role.MANAGER
+        return not self.managers or any(node_id == who.node_id for node_id, _ in self.managers)
+
+    def _role_changed(self, identity: Identity) -> None:
+        self._identity = identity
+        if identity.role == Role.MANAGER:
+            self._manage(None)
+        elif self._managing:
+            log.info("this node is a worker now: its store ends")
+            self._managing.cancel()
+
+    def _manage(self, founded: Founded | None) -> None:
+        from afterswarm.daemon.manager import Manager  # noqa: PLC0415 - `cryptography`, for managers only
+
+        assert self._group  # noqa: S101 - `run` has set it
+        manager = Manager(
+            config=self._config,
+            credentials=self._credentials,
+            identity=self._identity,
+            clock=self._clock,
+            heard=self._beats.heard,
+            engine=self._client,
+            connect=self._connect,
+            follow=self._follow,
+        )
+        self._managing = self._group.create_task(self._be_manager(manager, founded), name="manager")
+
+    async def _be_manager(self, manager: Manager, founded: Founded | None) -> None:
+        self.manager = manager
+        try:
+            await manager.run(founded)
+        finally:
+            self.manager = None
+            if self._identity.role == Role.WORKER:
+                shutil.rmtree(self._config.etcd, ignore_errors=True)
+                self._credentials.keep_cluster_key(b"")
