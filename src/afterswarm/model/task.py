@@ -71,6 +71,7 @@ class Task(Obj, frozen=True):
 
     service_id: str = ""
     service_name: str = ""  # as it was when the task was made: names and labels of its container
+    service_labels: dict[str, str] = {}  # likewise: for templates and options (docs/labels.md)
     slot: int = 0
     node_id: str = ""
     spec: TaskSpec = TaskSpec()

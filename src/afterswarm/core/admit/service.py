@@ -15,6 +15,7 @@ from afterswarm import ids
 from afterswarm.core import naming
 from afterswarm.core.admit import service_spec
 from afterswarm.core.admit.container import invalid, unimplemented
+from afterswarm.core.options import table as options
 from afterswarm.model.network import PREDEFINED, Network
 from afterswarm.model.refused import Refused
 from afterswarm.model.secret import Config, Secret
@@ -71,6 +72,7 @@ def remove(_snap: Snapshot, service: Service) -> Service:
 
 def _admitted(snap: Snapshot, spec: ServiceSpec, service_id: str) -> ServiceSpec:
     spec = service_spec.checked(spec)
+    options.check(spec.labels, snap.cluster.spec.labels.get(options.ALLOW, "") if snap.cluster else "")
     template = spec.task_template
     networks = [_resolved(snap, attachment) for attachment in template.networks]
     spec = replace(spec, task_template=replace(template, networks=networks))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from afterswarm.core.admit.container import check_template, invalid, unimplemented
+from afterswarm.core.options.table import chosen
 from afterswarm.model.refused import Refused
 from afterswarm.model.service import (
     EndpointSpec,
@@ -69,10 +70,10 @@ def outdates(old: ServiceSpec, new: ServiceSpec) -> bool:
     return _of_task(old) != _of_task(new)
 
 
-def _of_task(spec: ServiceSpec) -> tuple[TaskSpec, Sequence[PortConfig], bool]:
+def _of_task(spec: ServiceSpec) -> tuple[TaskSpec, Sequence[PortConfig], bool, dict[str, str]]:
     ports = spec.endpoint_spec.ports if spec.endpoint_spec else []
     on_host = [p for p in ports if p.publish_mode == "host"]
-    return spec.task_template, on_host, len(on_host) < len(ports)
+    return spec.task_template, on_host, len(on_host) < len(ports), chosen(spec.labels)
 
 
 def _mode(mode: ServiceMode) -> ServiceMode:

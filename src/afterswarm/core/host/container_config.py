@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from afterswarm.core.host.template import expand
+from afterswarm.core.options.table import applied
 from afterswarm.model.service import SECOND, ContainerSpec, GenericResource, Mount, Platform
 from afterswarm.model.task import Task
 
@@ -56,7 +57,7 @@ def body(
 ) -> Json:
     """The create request. `endpoints` are the engine's networks in order, `files` target -> path on this host.
 
-    Raises `Refused` when a template in it cannot be expanded.
+    Raises `Refused` when a template or a label of an option in it cannot be read.
     """
     spec = spec_of(task)
     fields = template_fields(task, place)
@@ -87,7 +88,7 @@ def body(
         made["NetworkingConfig"] = {"EndpointsConfig": {network: endpoint}}
         if endpoint.get("MacAddress"):
             made["MacAddress"] = endpoint["MacAddress"]  # before API 1.44 the endpoint's own field is not read
-    return made
+    return applied(task.service_labels, made)
 
 
 def template_fields(task: Task, place: Place) -> dict[str, str]:

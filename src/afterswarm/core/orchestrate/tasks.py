@@ -37,6 +37,7 @@ def new(
         id=ids.derive(service.id, slot, snap.rev),
         service_id=service.id,
         service_name=service.name,
+        service_labels=service.spec.labels,
         slot=slot if isinstance(slot, int) else 0,
         node_id=slot if isinstance(slot, str) else "",
         spec=service.spec.task_template,
