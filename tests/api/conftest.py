@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ from afterswarm.api.app import App
 from afterswarm.api.host import InitRequest, JoinRequest, LocalInfo
 from afterswarm.control.cache import Cache
 from afterswarm.http.client import Client
-from afterswarm.http.message import Request, Response
+from afterswarm.http.message import Handler, Request, Response
 from afterswarm.http.server import serve_unix
 from afterswarm.model.base import Change, Obj
 from afterswarm.model.cluster import Cluster, JoinTokens
@@ -28,11 +29,19 @@ from afterswarm.model.service import Platform, Resources
 from afterswarm.sim.store import SimStore
 
 EPOCH = 1_700_000_000.0
+CLIENTS = [path for path in ("/usr/bin/docker", "/usr/local/bin/docker") if Path(path).exists()]
 
 
 class StillClock:
+    """Stands still until it is told to `run`."""
+
+    began: float | None = None
+
+    def run(self) -> None:
+        self.began = asyncio.get_running_loop().time()
+
     def now(self) -> float:
-        return EPOCH
+        return EPOCH if self.began is None else EPOCH + asyncio.get_running_loop().time() - self.began
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(0 if seconds < 1 else seconds)
@@ -44,6 +53,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.networks: dict[str, dict[str, Any]] = {}
         self.asked: list[tuple[str, str]] = []
+        self.more: Handler | None = None  # asked first, if there is one: what it answers with 404 is answered here
         self.add("bridge")
 
     def add(self, name: str, labels: dict[str, str] | None = None, driver: str = "bridge", **more: Any) -> str:
@@ -65,6 +75,8 @@ class FakeEngine:
 
     async def __call__(self, request: Request) -> Response:
         self.asked.append((request.method, request.target))
+        if self.more and (answer := await self.more(request)).status != 404:
+            return answer
         path = re.sub(r"^/v\d\.\d+", "", request.path)
         filters = json.loads(request.arg("filters") or "{}")
         if path == "/_ping":
@@ -102,13 +114,14 @@ class FakeEngine:
 class FakeHost:
     """Implements `api.host.Host`: node "one" leads, "two" is a manager and "three" a worker."""
 
-    def __init__(self, engine: Client, cache: Cache) -> None:
+    def __init__(self, engine: Client, cache: Cache, clock: StillClock) -> None:
         self.engine = engine
         self.cache = cache
         self.replica: Cache | None = cache
         self.node_id = "one" + "0" * 22
-        self.clock = StillClock()
+        self.clock = clock
         self.state = LocalInfo(state="active", node_addr="10.77.0.1", control_available=True)
+        self.engines: dict[str, Client] = {}  # of other nodes
         self.calls: list[object] = []
         self.refusal: Refused | None = None
 
@@ -132,7 +145,7 @@ class FakeHost:
         self._called(("leave", force))
 
     def engine_of(self, node_id: str) -> tuple[Client, str]:
-        return self.engine, "" if node_id == self.node_id else "/engine"
+        return self.engines.get(node_id, self.engine), "" if node_id == self.node_id else "/engine"
 
     def seal(self, object_id: str, data: bytes) -> str:
         return b64encode(f"{object_id}:".encode() + data[::-1]).decode()
@@ -222,12 +235,13 @@ def engine() -> FakeEngine:
 async def host(engine: FakeEngine, tmp_path: Path) -> AsyncIterator[FakeHost]:
     store = SimStore(0)
     store.apply([Change(None, msgspec.structs.replace(o, created=EPOCH, updated=EPOCH)) for o in members()], seen=1)
-    cache = Cache(store, StillClock())
+    clock = StillClock()
+    cache = Cache(store, clock)
     client = Client.unix(tmp_path / "engine.sock")
     async with serve_unix(tmp_path / "engine.sock", engine), asyncio.TaskGroup() as group:
         following = group.create_task(cache.run())
         await cache.synced.wait()
-        yield FakeHost(client, cache)
+        yield FakeHost(client, cache, clock)
         following.cancel()
         client.close()
 
@@ -235,3 +249,47 @@ async def host(engine: FakeEngine, tmp_path: Path) -> AsyncIterator[FakeHost]:
 @pytest.fixture
 def api(host: FakeHost) -> Api:
     return Api(host)
+
+
+class CommandLine:
+    def __init__(self, program: str, sock: Path, home: Path) -> None:
+        self._program = program
+        self._env = {"PATH": os.environ["PATH"], "HOME": str(home), "DOCKER_HOST": f"unix://{sock}"}
+
+    async def run(self, *args: str, stdin: str = "") -> tuple[int, str]:
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            self._program, *args, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.STDOUT, env=self._env
+        )
+        try:
+            async with asyncio.timeout(20):
+                out, _ = await process.communicate(stdin.encode())
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, out.decode()
+
+    async def __call__(self, *args: str, stdin: str = "") -> str:
+        code, out = await self.run(*args, stdin=stdin)
+        assert code == 0, (args, out)
+        return out.strip()
+
+    async def fails(self, *args: str) -> str:
+        code, out = await self.run(*args)
+        assert code != 0, (args, out)
+        return out.strip()
+
+
+@pytest.fixture
+async def sock(api: Any, tmp_path: Path) -> AsyncIterator[Path]:
+    path = tmp_path / "docker.sock"
+    async with serve_unix(path, api.app):
+        yield path
+
+
+@pytest.fixture(params=CLIENTS or [pytest.param("", marks=pytest.mark.skip(reason="no docker command line"))])
+def cli(request: pytest.FixtureRequest, sock: Path, tmp_path: Path) -> CommandLine:
+    """Each docker command line of this machine."""
+    return CommandLine(request.param, sock, tmp_path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,58 +14,12 @@ import pytest
 from msgspec.structs import replace
 
 from afterswarm.api.host import LocalInfo
-from afterswarm.http.server import serve_unix
 from afterswarm.model.base import Change
 from afterswarm.model.node import Node, NodeState
 from afterswarm.model.service import Endpoint, PortConfig, Service
 from afterswarm.model.task import Report, Task, TaskState
 
-CLIENTS = [path for path in ("/usr/bin/docker", "/usr/local/bin/docker") if Path(path).exists()]
 ONE = "one" + "0" * 22
-pytestmark = pytest.mark.skipif(not CLIENTS, reason="no docker command line is installed")
-
-
-class CommandLine:
-    def __init__(self, program: str, sock: Path, home: Path) -> None:
-        self._program = program
-        self._env = {"PATH": os.environ["PATH"], "HOME": str(home), "DOCKER_HOST": f"unix://{sock}"}
-
-    async def run(self, *args: str, stdin: str = "") -> tuple[int, str]:
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
-            self._program, *args, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.STDOUT, env=self._env
-        )
-        try:
-            async with asyncio.timeout(20):
-                out, _ = await process.communicate(stdin.encode())
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.communicate()
-        assert process.returncode is not None
-        return process.returncode, out.decode()
-
-    async def __call__(self, *args: str, stdin: str = "") -> str:
-        code, out = await self.run(*args, stdin=stdin)
-        assert code == 0, (args, out)
-        return out.strip()
-
-    async def fails(self, *args: str) -> str:
-        code, out = await self.run(*args)
-        assert code != 0, (args, out)
-        return out.strip()
-
-
-@pytest.fixture
-async def sock(api: Any, tmp_path: Path) -> AsyncIterator[Path]:
-    path = tmp_path / "docker.sock"
-    async with serve_unix(path, api.app):
-        yield path
-
-
-@pytest.fixture(params=CLIENTS)
-def cli(request: pytest.FixtureRequest, sock: Path, tmp_path: Path) -> CommandLine:
-    return CommandLine(request.param, sock, tmp_path)
 
 
 @asynccontextmanager
@@ -115,7 +68,7 @@ def rows(table: str) -> list[list[str]]:
     return [line.split() for line in table.splitlines()[1:]]
 
 
-async def test_nodes(cli: CommandLine, api: Any) -> None:
+async def test_nodes(cli: Any, api: Any) -> None:
     listed = rows(await cli("node", "ls"))
     assert [row[-6:] for row in listed if "*" in row] == [["*", "swarm-1", "Ready", "Active", "Leader", "20.10.24"]]
     assert ["swarm-2", "Ready", "Active", "Reachable", "20.10.24"] in [row[-5:] for row in listed]
@@ -134,7 +87,7 @@ async def test_nodes(cli: CommandLine, api: Any) -> None:
     assert await cli("node", "rm", "swarm-3") == "swarm-3"
 
 
-async def test_tokens_and_settings(cli: CommandLine, api: Any) -> None:
+async def test_tokens_and_settings(cli: Any, api: Any) -> None:
     assert await cli("swarm", "join-token", "-q", "worker") == "SWMTKN-w"
     assert "docker swarm join --token SWMTKN-m 10.77.0.1:2377" in await cli("swarm", "join-token", "manager")
     await cli("swarm", "join-token", "--rotate", "worker")
@@ -148,7 +101,7 @@ async def test_tokens_and_settings(cli: CommandLine, api: Any) -> None:
     assert "participating as a manager" in await cli.fails("swarm", "leave")
 
 
-async def test_init_and_join(cli: CommandLine, api: Any) -> None:
+async def test_init_and_join(cli: Any, api: Any) -> None:
     api.host.become(LocalInfo())
     assert "This node is not a swarm manager" in await cli.fails("node", "ls")
     out = await cli("swarm", "init", "--advertise-addr", "10.77.0.1")
@@ -161,7 +114,7 @@ async def test_init_and_join(cli: CommandLine, api: Any) -> None:
     assert api.host.calls[1].remote_addrs == ["10.77.0.1:2377"]
 
 
-async def test_services(cli: CommandLine, api: Any) -> None:
+async def test_services(cli: Any, api: Any) -> None:
     key = await cli(
         "service", "create", "-d", "--no-resolve-image", "--name", "web", "--replicas", "2", "-p", "8080:80", "nginx:1"
     )
@@ -189,7 +142,7 @@ async def test_services(cli: CommandLine, api: Any) -> None:
     assert "web" in (await cli.fails("service", "rm", "web")).lower()
 
 
-async def test_the_progress_bar_converges(cli: CommandLine, api: Any) -> None:
+async def test_the_progress_bar_converges(cli: Any, api: Any) -> None:
     async with everything_starts(api):
         quick = ("--update-monitor", "200ms", "--no-resolve-image")
         out = await cli("service", "create", *quick, "--name", "web", "--replicas", "2", "nginx:1")
@@ -223,7 +176,7 @@ configs: {conf: {file: ./conf}}
 """
 
 
-async def test_a_stack(cli: CommandLine, api: Any, tmp_path: Path) -> None:
+async def test_a_stack(cli: Any, api: Any, tmp_path: Path) -> None:
     for name, text in (("pw", "hush"), ("conf", "a = 1"), ("stack.yml", STACK)):
         (tmp_path / name).write_text(text)
     file = str(tmp_path / "stack.yml")
@@ -251,7 +204,7 @@ async def test_a_stack(cli: CommandLine, api: Any, tmp_path: Path) -> None:
         assert await api.ok("GET", "/secrets") == []
 
 
-async def test_secrets_and_configs(cli: CommandLine) -> None:
+async def test_secrets_and_configs(cli: Any) -> None:
     key = await cli("secret", "create", "-l", "tier=db", "pw", "-", stdin="hush")
     assert [row[:2] for row in rows(await cli("secret", "ls"))] == [[key, "pw"]]
     (shown,) = json.loads(await cli("secret", "inspect", "pw"))
@@ -266,7 +219,7 @@ async def test_secrets_and_configs(cli: CommandLine) -> None:
     assert "invalid" in await cli.fails("secret", "create", "-", "/etc/hostname")
 
 
-async def test_networks(cli: CommandLine) -> None:
+async def test_networks(cli: Any) -> None:
     key = await cli("network", "create", "-d", "overlay", "--attachable", "--subnet", "10.9.0.0/24", "back")
     listed = [row[1:] for row in rows(await cli("network", "ls"))]
     assert listed == [["back", "overlay", "swarm"], ["bridge", "bridge", "local"], ["ingress", "overlay", "swarm"]]

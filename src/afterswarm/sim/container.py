@@ -20,6 +20,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     exits_after: float | None = None
     exit_code: int = 0
     start_error: str = ""
+    has_check: bool = False  # the image brings a health check; a container may have its own, or none
     healthy_after: float | None = 1.0  # with a health check only
     unhealthy_after: float | None = None
     stop_takes: float = 0.1  # from the stop signal to the end; longer than the grace means SIGKILL
@@ -58,7 +59,7 @@ class SimContainer:
     @property
     def has_check(self) -> bool:
         test = (self.body.get("Healthcheck") or {}).get("Test") or []
-        return bool(test) and test[0] != "NONE"
+        return test[0] != "NONE" if test else self.program.has_check
 
     def after(self, seconds: float | None, act: Callable[[], None]) -> None:
         if seconds is not None:
