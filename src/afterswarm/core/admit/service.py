@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from msgspec.structs import replace
 
 from afterswarm import ids
-from afterswarm.core import naming
+from afterswarm.core import dependencies, naming
 from afterswarm.core.admit import service_spec
 from afterswarm.core.admit.container import invalid, unimplemented
 from afterswarm.core.options import table as options
@@ -73,6 +73,7 @@ def remove(_snap: Snapshot, service: Service) -> Service:
 def _admitted(snap: Snapshot, spec: ServiceSpec, service_id: str) -> ServiceSpec:
     spec = service_spec.checked(spec)
     options.check(spec.labels, snap.cluster.spec.labels.get(options.ALLOW, "") if snap.cluster else "")
+    dependencies.check(snap, spec)
     template = spec.task_template
     networks = [_resolved(snap, attachment) for attachment in template.networks]
     spec = replace(spec, task_template=replace(template, networks=networks))

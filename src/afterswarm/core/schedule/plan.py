@@ -2,7 +2,8 @@
 
 All at once, under one key, since tasks compete for the same room. Tasks that have their node already (of global
 services) come first, then those pinned by a volume, then the others, oldest first. A task that finds no node says why
-in `err` and is looked at again whenever something changes that could matter.
+in `err` and is looked at again whenever something changes that could matter. One whose service waits for another
+(`core.dependencies`) is not placed before that is as it should be.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from math import inf
 
 from msgspec.structs import replace
 
+from afterswarm.core import dependencies
 from afterswarm.core.schedule import filters, spread, volumes
 from afterswarm.core.schedule.filters import FILTERS, LASTING, PASSING, Context
 from afterswarm.core.schedule.room import Room, rooms
@@ -29,11 +31,11 @@ CONFIRMED_MESSAGE = "scheduler confirmed task can run on preassigned node"
 
 
 def keys_of(change: Change) -> Iterator[str]:
-    """Whatever may let a waiting task go: a task, node, service or volume that changed, a container that stopped."""
+    """Whatever may let a waiting task go: a task, node, service or volume that changed, a container on its way."""
     match change.obj:
         case Task() | Node() | NodeReport() | Service() | Volume():
             yield ALL
-        case Report(state=state) if state > TaskState.RUNNING:
+        case Report(state=state) if state >= TaskState.STARTING:
             yield ALL
         case _:
             return
@@ -55,6 +57,8 @@ def plan(snap: Snapshot, _key: str) -> Plan:
         if len(work.changes) >= BATCH:
             work.wake_at = snap.now
             return work.plan()
+        if work.holds_back(task):
+            continue
         if not (work.confirm(task) if task.node_id else work.place(task)):
             left.append(task)
     work.explain(left)  # now that nothing changes any more, so that the next plan says the same
@@ -73,12 +77,23 @@ class _Work:
         self._rooms = rooms(snap)
         self._context = Context(self._rooms)
         self._lasting: dict[tuple[str, int], list[Room]] = {}
+        self._unmet: dict[tuple[str, int], str] = {}
         self._chosen: set[str] = set()
 
     def plan(self) -> Plan:
         count = sum(isinstance(c.new, Task) and c.new.state == TaskState.ASSIGNED for c in self.changes)
         why = f"placed {count} task{'s' if count > 1 else ''}" if count else ""
         return Plan(self.changes, wake_at=self.wake_at, reads=tuple(f"node/{n}" for n in sorted(self._chosen)), why=why)
+
+    def holds_back(self, task: Task) -> bool:
+        """Whether its service waits for another one; the task says so."""
+        group = (task.service_id, task.spec_version)
+        if group not in self._unmet:
+            self._unmet[group] = dependencies.unmet(self.snap, task)
+        why = self._unmet[group]
+        if why and task.err != why:
+            self.changes.append(Change(task, replace(task, err=why)))
+        return bool(why)
 
     def confirm(self, task: Task) -> bool:
         """Of a task that has its node."""
