@@ -76,9 +76,6 @@ def test_conditions(state: TaskState, waits: str, err: str) -> None:
 
 
 def test_one_that_ended_well_and_stays_so_is_as_healthy_as_it_gets() -> None:
-    once = replace(
-        DB.spec, task_template=replace(DB.spec.task_template, restart_policy=RestartPolicy(condition="none"))
-    )
     assert says(web("db:healthy"), db(TaskState.COMPLETE, spec=ONCE)) == ""
 
 
@@ -101,9 +98,6 @@ def test_who_is_meant() -> None:
 
 
 def test_a_dependency_that_failed_for_good_is_named() -> None:
-    never = replace(
-        DB.spec, task_template=replace(DB.spec.task_template, restart_policy=RestartPolicy(condition="none"))
-    )
     made = db(TaskState.FAILED, spec=ONCE)
     reports = [replace(o, err="task: non-zero exit (3)") if isinstance(o, Report) else o for o in made]
     err = "waiting for db to complete: it failed (task: non-zero exit (3))"
