@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 from afterswarm.http.client import Client
 from afterswarm.http.errors import HttpError
 from afterswarm.http.message import Handler, Request, Response, Stream, Upgraded
-from afterswarm.http.proxy import forward
-from afterswarm.http.server import serve_unix
+from afterswarm.http.proxy import HALVES, forward
+from afterswarm.http.server import serve_tcp, serve_unix
 
 Proxied = Callable[[Handler], Any]
 
@@ -189,6 +190,40 @@ async def test_much_through_an_upgraded_connection(proxied: Proxied) -> None:
                 got += len(data)
         assert got == 100 * 65_536 + len(b" bye")
         await stream.closed()
+
+
+async def test_half_close_between_two_daemons_over_tls(
+    tmp_path: Path, raw: Any, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
+) -> None:
+    """TLS has none: the daemons agree on frames, and neither the client nor the engine sees any of it."""
+    seen: list[Request] = []
+
+    async def engine(request: Request) -> Upgraded:
+        seen.append(request)
+        return await shout(request)
+
+    back, front = str(tmp_path / "back.sock"), str(tmp_path / "front.sock")
+    own = Client.unix(back)
+    async with (
+        asyncio.timeout(10),
+        serve_unix(back, engine),
+        serve_tcp("127.0.0.1", 0, lambda request: forward(request, own), ssl=server_tls) as port,
+    ):
+        other = Client.tcp("127.0.0.1", port, client_tls, "server")
+        async with serve_unix(front, lambda request: forward(request, other, halves=True)):
+            for fields, status in ((b"Connection: Upgrade\r\nUpgrade: tcp\r\n", "101 UPGRADED"), (b"", "200 OK")):
+                client = await raw.to(front)
+                client.say(
+                    b"POST /exec/x/start HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n" + fields + b"\r\n{}early "
+                )
+                head = await client.head()
+                assert head.startswith(f"HTTP/1.1 {status}\r\n")
+                client.say(b"x" * 300_000)
+                client.writer.write_eof()
+                assert await client.all() == b"{}EARLY " + b"X" * 300_000 + b" bye"
+                assert "halves" not in head.lower()
+                await client.close()
+    assert not any(HALVES in request.headers for request in seen)
 
 
 async def test_when_the_server_ends_the_client_need_not_say_more(proxied: Proxied) -> None:

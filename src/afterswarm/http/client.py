@@ -16,7 +16,7 @@ from afterswarm.http.children import children
 from afterswarm.http.errors import ConnectFailed, HttpError, Lost
 from afterswarm.http.exchange import Exchange, Head
 from afterswarm.http.message import Headers
-from afterswarm.http.stream import Stream
+from afterswarm.http.stream import Stream, watch
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +107,10 @@ class Client:
         """With `ssl`, the certificate must be for `server_hostname` if the context checks names."""
         name = (server_hostname or host) if ssl else None
 
-        def connect() -> Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-            return asyncio.open_connection(host, port, ssl=ssl, server_hostname=name)
+        async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            reader, writer = await asyncio.open_connection(host, port, ssl=ssl, server_hostname=name)
+            watch(writer)
+            return reader, writer
 
         return cls(connect, f"{'https' if ssl else 'http'}://{host}:{port}", f"{host}:{port}")
 

@@ -12,18 +12,24 @@ from afterswarm.http.stream import Stream
 
 # Between two neighbours only (RFC 9110, 7.6.1); `Expect` is answered by our server when the body is read.
 _HOP = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "expect"}
+HALVES = "Afterswarm-Halves"  # between two daemons: an upgraded connection says in frames when a half ends
 
 Edit = Callable[[Response], Response]
 
 
 async def forward(
-    request: Request, client: Client, *, target: str | None = None, edit: Edit | None = None
+    request: Request, client: Client, *, target: str | None = None, edit: Edit | None = None, halves: bool = False
 ) -> Response | Upgraded:
-    """The answer of `client`'s server to this request, at `target` if given. `edit` may change a plain answer."""
+    """The answer of `client`'s server to this request, at `target` if given. `edit` may change a plain answer.
+
+    `halves`: the server is one of our daemons, over TLS, which knows no half-close: ask for frames that tell it.
+    """
     upgrade = request.headers.get("upgrade")
     headers = _end_to_end(request.headers)
     if upgrade:
         headers += [("Connection", "Upgrade"), ("Upgrade", upgrade)]
+    if halves:
+        headers.append((HALVES, "1"))
     body: bytes | AsyncIterator[bytes] = request.chunks() if request.has_body else b""
     if upgrade and body:
         body = await request.read()
@@ -31,7 +37,7 @@ async def forward(
     asked = _ask(client, request.method, target or request.target, headers, body)
     reply = await anext(asked)
     if reply.head.hijacked:
-        return _hijacked(reply, asked, upgrade)
+        return _hijacked(reply, asked, upgrade, halves=HALVES in request.headers)
     answer = Response(reply.status, _end_to_end(reply.headers), Body(reply.chunks(), asked.aclose))
     if edit is None:
         return answer
@@ -50,14 +56,19 @@ async def _ask(
         yield reply
 
 
-def _hijacked(reply: StreamedReply, asked: AsyncGenerator[StreamedReply, None], upgrade: str) -> Upgraded:
+def _hijacked(
+    reply: StreamedReply, asked: AsyncGenerator[StreamedReply, None], upgrade: str, *, halves: bool
+) -> Upgraded:
+    """`halves`: whoever asked us is one of our daemons, and wants frames."""
+
     async def run(client: Stream) -> None:
+        server = reply.detach()
         try:
-            await join(client, reply.detach())
+            await join(client.halved() if halves else client, server.halved() if HALVES in reply.headers else server)
         finally:
             await asked.aclose()
 
-    headers = _end_to_end(reply.headers)
+    headers = _end_to_end(reply.headers) + ([(HALVES, "1")] if halves else [])
     if reply.status == 101:
         headers += [("Connection", "Upgrade"), ("Upgrade", reply.headers.get("upgrade") or upgrade)]
     return Upgraded(run, headers, reply.status, reply.head.reason)
@@ -81,4 +92,4 @@ async def _copy(source: Stream, sink: Stream) -> None:
 def _end_to_end(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     fields = list(headers)
     named = {name.strip().lower() for key, value in fields if key.lower() == "connection" for name in value.split(",")}
-    return [(key, value) for key, value in fields if key.lower() not in _HOP | named]
+    return [(key, value) for key, value in fields if key.lower() not in _HOP | named | {HALVES.lower()}]

@@ -15,6 +15,7 @@ from pathlib import Path
 from afterswarm.http.children import children
 from afterswarm.http.connection import Connection, Reader
 from afterswarm.http.message import Handler
+from afterswarm.http.stream import watch
 
 HANDSHAKE = 10.0  # seconds
 
@@ -30,6 +31,7 @@ async def _accepting(handler: Handler) -> AsyncIterator[Callable[[], asyncio.Pro
             if closed:  # accepted by the kernel before, handed to us after
                 writer.transport.abort()
                 return
+            watch(writer)
             task = spawn(Connection(reader, writer, handler).run())
             task.add_done_callback(lambda _: writer.close())  # cancelled before its first step, it has not
 

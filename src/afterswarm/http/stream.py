@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import suppress
 
 CHUNK = 65_536
 LONGEST_LINE = 64 * 1024 * 1024
 CLOSING = 1.0  # seconds that a peer has to take in what was written before the connection is aborted
+SILENT = 5  # seconds after which the kernel takes a peer for dead that acknowledges nothing, idle or not
 
 
 class Stream:
@@ -26,7 +28,7 @@ class Stream:
             data = bytes(self._already[:n])
             del self._already[:n]
             return data
-        return await self._reader.read(n)
+        return await self._more(n)
 
     async def readline(self) -> bytes:
         """A line with its newline; what is left, then b"", once the other side has ended its half."""
@@ -35,7 +37,7 @@ class Stream:
             seen = len(self._already)
             if seen > LONGEST_LINE:
                 raise ConnectionAbortedError("line too long")
-            data = await self._reader.read(CHUNK)
+            data = await self._more(CHUNK)
             if not data:
                 end = seen - 1
                 break
@@ -52,10 +54,17 @@ class Stream:
         await self._writer.drain()
 
     def write_eof(self) -> None:
-        """End our half. TLS has no such thing: there, only `close` tells the other side."""
+        """End our half. TLS has no such thing: there, only `close` tells the other side, or see `halved`."""
         if self._writer.can_write_eof() and not self._writer.is_closing():
             with suppress(OSError):  # the other side is gone: it needs no telling
                 self._writer.write_eof()
+
+    def halved(self) -> Halved:
+        """The same connection, if both ends agree to say in frames when a half ends."""
+        return Halved(self._reader, self._writer, bytes(self._already))
+
+    async def _more(self, n: int) -> bytes:
+        return await self._reader.read(n)
 
     def close(self) -> None:
         """Both halves, at once for the caller; what was written is still delivered."""
@@ -64,6 +73,56 @@ class Stream:
     async def closed(self) -> None:
         """Close, and wait (not for ever) until what was written is delivered."""
         await close(self._writer)
+
+
+class Halved(Stream):
+    """A stream with half-close over a transport that has none: four bytes of length before each piece, 0 at the end."""
+
+    __slots__ = ("_left", "_raw")
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, already: bytes = b"") -> None:
+        super().__init__(reader, writer)
+        self._raw = Stream(reader, writer, already)
+        self._left: int | None = 0  # bytes of the present piece still to come; `None`: the half has ended
+
+    async def write(self, data: bytes) -> None:
+        if data:
+            await super().write(len(data).to_bytes(4) + data)
+
+    def write_eof(self) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(bytes(4))
+
+    async def _more(self, n: int) -> bytes:
+        if self._left == 0:
+            self._left = await self._length() or None
+        data = await self._raw.read(min(n, self._left)) if self._left else b""
+        self._left = self._left - len(data) if self._left and data else None
+        return data
+
+    async def _length(self) -> int:
+        head = b""
+        while len(head) < 4:
+            piece = await self._raw.read(4 - len(head))
+            if not piece:
+                return 0
+            head += piece
+        return int.from_bytes(head)
+
+
+def watch(writer: asyncio.StreamWriter) -> None:
+    """Have the kernel end a TCP connection whose other host is gone: `logs -f` would wait for ever."""
+    sock = writer.get_extra_info("socket")
+    if sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, 2),
+        (socket.TCP_KEEPINTVL, 1),
+        (socket.TCP_KEEPCNT, SILENT - 2),
+        (socket.TCP_USER_TIMEOUT, SILENT * 1000),
+    ):
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def close(writer: asyncio.StreamWriter) -> None:
