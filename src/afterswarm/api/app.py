@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from urllib.parse import unquote
 
 from afterswarm.api import configs, engine, errors, info, networks, nodes, secrets, services, swarm, tasks, versions
+from afterswarm.api.containers import Containers
 from afterswarm.api.events.events import Events
 from afterswarm.api.host import Host
 from afterswarm.api.logs import logs
@@ -29,6 +30,8 @@ class App:
         self._versions = versions.Versions()
         self._events = Events(host.clock)
         self._routes = [(method, _compiled(pattern), handler) for method, pattern, handler in self._table()]
+        # Some engine answers these, and says itself which versions it speaks.
+        self._engines = [(method, _compiled(path), handler) for method, path, handler in Containers().routes()]
 
     async def follow(self, replica: Replica) -> None:
         """Turn what changes into events, until cancelled."""
@@ -49,8 +52,11 @@ class App:
             match = pattern.fullmatch(path) if method == request.method else None
             if match:
                 await self._versions.check(self._host, asked)
-                words = {name: unquote(value) for name, value in match.groupdict().items()}
-                return await self._signed(await handler(self._host, request, **words))
+                return await self._signed(await handler(self._host, request, **_words(match)))
+        for method, pattern, handler in self._engines:
+            match = pattern.fullmatch(path) if method == request.method else None
+            if match:
+                return await handler(self._host, request, **_words(match))
         if path.split("/")[1:2] and path.split("/")[1] in OURS:
             return Response.error(404, "page not found")
         return await forward(request, self._host.engine)
@@ -75,6 +81,10 @@ class App:
 async def _peers(host: Host, _request: Request) -> Response:
     """For `afterswarm doctor`."""
     return Response.json(host.acquaintances())
+
+
+def _words(match: re.Match[str]) -> dict[str, str]:
+    return {name: unquote(value) for name, value in match.groupdict().items()}
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
