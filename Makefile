@@ -7,7 +7,7 @@ RUN_PACKAGES := docker.io etcd-server docker-registry iptables nftables iproute2
 	mmdebstrap procps hostname ca-certificates python3-venv
 TEST_PACKAGES := $(RUN_PACKAGES) busybox-static prometheus postgresql
 
-.PHONY: demo test bench lint unit lab-down clean
+.PHONY: demo test bench lint unit compatibility lab-down clean
 .DEFAULT_GOAL := help
 
 help:
@@ -37,6 +37,9 @@ unit: $(VENV)/.done
 test: lint
 	scripts/packages.sh $(TEST_PACKAGES)
 	$(BIN)/pytest $(PYTEST)
+
+compatibility: $(VENV)/.done
+	$(BIN)/python scripts/compatibility.py
 
 bench: $(VENV)/.done
 	scripts/packages.sh $(RUN_PACKAGES)
