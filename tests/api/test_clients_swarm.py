@@ -198,7 +198,10 @@ async def test_a_stack(cli: Any, api: Any, tmp_path: Path) -> None:
         assert web.networks[0].target == (await api.ok("GET", "/networks/clinic_back"))["Id"]
         assert "is in use by the following service: clinic_web" in await cli.fails("secret", "rm", "clinic_pw")
         (tmp_path / "pw").write_text("new")
-        assert "only updates to Labels are allowed" in await cli.fails(*deploy)
+        assert "Updating service clinic_web" in await cli(*deploy)
+        after = {s.name: s.spec_version for s in api.stored(Service)}
+        assert after["clinic_web"] > before.pop("clinic_web")
+        assert before.items() <= after.items()  # only those that use it
         await cli("stack", "rm", "clinic")
         assert rows(await cli("stack", "ls")) == []
         assert await api.ok("GET", "/secrets") == []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from afterswarm.model.secret import Secret, SecretSpec
+from afterswarm.model.secret import Payload, Secret, SecretSpec
 
 DATA = b64encode(b"hush").decode()
 
@@ -72,17 +72,17 @@ async def test_filters(api: Any, filters: str, names: list[str]) -> None:
     assert sorted(s["Spec"]["Name"] for s in found) == names
 
 
-async def test_labels_change_and_only_they(api: Any) -> None:
+async def test_labels_and_data_change(api: Any) -> None:
     key = await create(api)
     rev = api.stored(Secret)[0].rev
     await api.ok("POST", f"/secrets/pw/update?version={rev}", {"Name": "pw", "Labels": {"a": "b"}, "Data": DATA})
     assert (await api.ok("GET", "/secrets/pw"))["Spec"]["Labels"] == {"a": "b"}
     assert api.host.unseal(key, api.stored(Secret)[0].sealed) == b"hush"
     rev = api.stored(Secret)[0].rev
-    status, message = await api.fails(
-        "POST", f"/secrets/pw/update?version={rev}", {"Name": "pw", "Data": b64encode(b"new").decode()}
-    )
-    assert (status, message) == (400, "rpc error: code = InvalidArgument desc = only updates to Labels are allowed")
+    await api.ok("POST", f"/secrets/pw/update?version={rev}", {"Name": "pw", "Data": b64encode(b"new").decode()})
+    assert api.host.unseal(f"{key}.1", api.stored(Secret)[0].sealed) == b"new"
+    assert api.stored(Payload) == []
+    assert (await api.ok("GET", "/secrets/pw"))["Spec"] == {"Name": "pw", "Labels": {}}
 
 
 async def test_an_old_version_is_out_of_sequence(api: Any) -> None:

@@ -14,7 +14,7 @@ from afterswarm.model.base import Change, Obj
 from afterswarm.model.cluster import Cluster
 from afterswarm.model.network import Network, NetworkSpec
 from afterswarm.model.node import Leader, Node, NodeReport, NodeState, Role, Suspicion
-from afterswarm.model.secret import Config, ConfigSpec, Secret, SecretSpec
+from afterswarm.model.secret import Config, ConfigSpec, Payload, Secret, SecretSpec
 from afterswarm.model.service import (
     ContainerSpec,
     Endpoint,
@@ -117,6 +117,7 @@ async def test_every_kind_of_object_comes_back_as_it_went(store: Store) -> None:
         Network(id="net", spec=NetworkSpec(name="net"), subnet="10.0.0.0/24", vni=4097, gateways={"n": "10.0.0.3"}),
         Node(id="n", role=Role.MANAGER, state=NodeState.READY, state_since=1.5),
         NodeReport(id="n", address="10.77.0.1", member_id="8e9e05c52164694d"),
+        Payload(id="c.1", owner="c", data_version=1, data="aGk="),
         Report(id="t", node_id="n", state=TaskState.FAILED, exit_code=137, since=1750000000.123456),
         Secret(id="sec", spec=SecretSpec(name="sec"), sealed="c2VhbGVk"),
         Service(id="s", spec=spec, previous_spec=spec, spec_version=3, endpoint=endpoint),

@@ -15,13 +15,14 @@ from msgspec.structs import replace
 from afterswarm.control import seal
 from afterswarm.control.cache import Cache
 from afterswarm.control.dispatch import Dispatcher
+from afterswarm.core import payloads
 from afterswarm.core.wanted import wanted
 from afterswarm.http.message import Peer, Request, Response
 from afterswarm.model.base import Change, Obj
 from afterswarm.model.cluster import Cluster
 from afterswarm.model.network import Network, NetworkSpec
 from afterswarm.model.node import Description, Node, NodeState, Role
-from afterswarm.model.secret import Config, ConfigSpec, Secret, SecretSpec
+from afterswarm.model.secret import Config, ConfigSpec, Payload, Secret, SecretSpec, payload_id
 from afterswarm.model.service import (
     ConfigReference,
     ContainerSpec,
@@ -215,8 +216,8 @@ async def test_what_is_sent_is_what_is_wanted_whatever_happens() -> None:
                 state = agent.state
                 assert state.role == parts.role
                 assert state.tasks == parts.tasks
-                assert tuple(d.id for d in state.secrets) == parts.secret_ids
-                assert tuple(d.id for d in state.configs) == parts.config_ids
+                assert [d.id for d in state.secrets] == [payload_id(*used) for used in parts.secrets]
+                assert [d.id for d in state.configs] == [payload_id(*used) for used in parts.configs]
                 assert state.networks == parts.networks
                 assert state.routes == parts.routes
                 assert state.peers == parts.peers
@@ -398,3 +399,18 @@ async def test_a_secret_that_cannot_be_opened_stops_nothing_else() -> None:
         await s.write(Secret(id="s", spec=SecretSpec(name="password"), sealed="broken"))
         assert one.state.secrets == []
         assert [t.id for t in one.state.tasks] == ["t1"]
+
+
+async def test_each_host_gets_the_versions_that_its_tasks_use() -> None:
+    async with swarm() as s, s.agent("n1") as one:
+        assert [(d.id, d.data) for d in one.state.secrets] == [("s", b"pa55")]
+        sealed = seal.seal(KEY, payload_id("s", 1), b"new")
+        await s.write(
+            Payload(id="s", owner="s", sealed=seal.seal(KEY, "s", b"pa55")),
+            Secret(id="s", spec=SecretSpec(name="password"), data_version=1, sealed=sealed),
+        )
+        assert [(d.id, d.data) for d in one.state.secrets] == [("s", b"pa55")]
+        task = s.snap.tasks["t1"]
+        spec = ServiceSpec(name="web", task_template=task.spec)
+        await s.write(replace(task, spec=payloads.at(spec, {"s": 1}).task_template))
+        assert [(d.id, d.data) for d in one.state.secrets] == [("s.1", b"new")]

@@ -8,7 +8,7 @@ from afterswarm.core.wanted import wanted
 from afterswarm.model.base import Obj
 from afterswarm.model.network import Network, NetworkSpec
 from afterswarm.model.node import Description, Node, NodeReport, NodeSpec, NodeState, Role
-from afterswarm.model.secret import Config, Secret
+from afterswarm.model.secret import Config, Payload, Secret
 from afterswarm.model.service import (
     ConfigReference,
     ContainerSpec,
@@ -83,12 +83,14 @@ def routes(node_id: str, *changed: Obj) -> dict[str, Route]:
 
 def test_secrets_and_configs_go_only_where_a_task_uses_them() -> None:
     there, elsewhere = wanted(snap(), "n2"), wanted(snap(), "n1")
-    assert (there.secret_ids, there.config_ids) == (("s1",), ("c1",))
-    assert (elsewhere.secret_ids, elsewhere.config_ids) == ((), ())
+    assert (there.secrets, there.configs) == ((("s1", 0),), (("c1", 0),))
+    assert (elsewhere.secrets, elsewhere.configs) == ((), ())
+    newer = wanted(snap(replace(PASSWORD, data_version=1), Payload(id="s1", owner="s1", sealed="x")), "n2")
+    assert newer.secrets == (("s1", 0),)
     stopping = wanted(snap(replace(TASK, desired=TaskState.SHUTDOWN)), "n2")
-    assert stopping.secret_ids == ()
+    assert stopping.secrets == ()
     failed = wanted(snap(replace(RUNNING, state=TaskState.FAILED)), "n2")
-    assert (failed.secret_ids, failed.networks) == ((), [INGRESS])
+    assert (failed.secrets, failed.networks) == ((), [INGRESS])
     assert failed.tasks == [TASK]
 
 

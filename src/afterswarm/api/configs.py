@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from afterswarm.api import decode, filters, lookup
 from afterswarm.api.host import Host
 from afterswarm.api.secrets import FILTERS, chosen
@@ -45,7 +47,11 @@ async def update(host: Host, request: Request, id: str) -> Response:  # noqa: A0
     def decide(snap: Snapshot) -> tuple[list[Change], None]:
         config = lookup.config(snap, id)
         check_version(config, version)
-        return [Change(config, admit.update_config(config, spec))], None
+        made = admit.update_config(snap, config, spec)
+        new = made.obj
+        if made.data is not None:
+            new = replace(new, spec=replace(new.spec, data=spec.data))
+        return [Change(config, new), *made.changes], None
 
     await settle(replica, decide)
     return Response(200)
@@ -53,9 +59,7 @@ async def update(host: Host, request: Request, id: str) -> Response:  # noqa: A0
 
 async def remove(host: Host, _request: Request, id: str) -> Response:  # noqa: A002
     def decide(snap: Snapshot) -> tuple[list[Change], None]:
-        config = lookup.config(snap, id)
-        admit.remove_config(snap, config)
-        return [Change(config, None)], None
+        return admit.remove(snap, lookup.config(snap, id)), None
 
     await settle(replica_of(host), decide)
     return Response(204)

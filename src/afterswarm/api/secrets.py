@@ -1,4 +1,4 @@
-"""`/secrets`: create, list, inspect, change labels, remove. The payload goes in and never comes out."""
+"""`/secrets`: create, list, inspect, update, remove. The payload goes in and never comes out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from afterswarm.api.write import check_version, replica_of, settle, snapshot_of
 from afterswarm.core.admit import secret as admit
 from afterswarm.http.message import Request, Response
 from afterswarm.model.base import Change
-from afterswarm.model.secret import Secret, SecretSpec
+from afterswarm.model.secret import Secret, SecretSpec, payload_id
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.ports import Json
 
@@ -59,8 +59,11 @@ async def update(host: Host, request: Request, id: str) -> Response:  # noqa: A0
     def decide(snap: Snapshot) -> tuple[list[Change], None]:
         secret = lookup.secret(snap, id)
         check_version(secret, version)
-        payload = host.unseal(secret.id, secret.sealed)
-        return [Change(secret, admit.update(secret, spec, data=payload))], None
+        made = admit.update(snap, secret, spec, host.unseal)
+        new = made.obj
+        if made.data is not None:
+            new = replace(new, sealed=host.seal(payload_id(new.id, new.data_version), made.data))
+        return [Change(secret, new), *made.changes], None
 
     await settle(replica, decide)
     return Response(200)
@@ -68,9 +71,7 @@ async def update(host: Host, request: Request, id: str) -> Response:  # noqa: A0
 
 async def remove(host: Host, _request: Request, id: str) -> Response:  # noqa: A002
     def decide(snap: Snapshot) -> tuple[list[Change], None]:
-        secret = lookup.secret(snap, id)
-        admit.remove(snap, secret)
-        return [Change(secret, None)], None
+        return admit.remove(snap, lookup.secret(snap, id)), None
 
     await settle(replica_of(host), decide)
     return Response(204)

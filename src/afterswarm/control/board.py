@@ -6,27 +6,25 @@ putting the encoded pieces together for one node.
 
 from __future__ import annotations
 
-import base64
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import msgspec
 
 from afterswarm.control.seal import Unreadable
-from afterswarm.core import wanted
+from afterswarm.core import payloads, wanted
+from afterswarm.core.payloads import Unseal, Used
 from afterswarm.model.base import Change, Obj
 from afterswarm.model.cluster import Cluster
 from afterswarm.model.network import Network
 from afterswarm.model.node import Node, NodeReport, NodeState
-from afterswarm.model.secret import Config, Secret
+from afterswarm.model.secret import Config, Secret, payload_id
 from afterswarm.model.service import Service
 from afterswarm.model.session import SecretData
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import Report, Task
 
 log = logging.getLogger(__name__)
-
-Unseal = Callable[[str, str], bytes]  # (object id, sealed text) -> clear; raises seal.Unreadable
 
 _encode = msgspec.json.Encoder().encode
 
@@ -45,7 +43,7 @@ class Board:
         self._routes: dict[str, _Route] = {}
         self._peers = b"[]"
         self._beat_key: tuple[str, bytes] = ("", b'""')
-        self._data: dict[str, tuple[int, bytes]] = {}  # secret or config id -> (rev, encoded)
+        self._data: dict[Used, tuple[int, bytes]] = {}  # rev of what holds it, encoded
         self._services: dict[str, None] = {}  # whose route to compute again
         self._nodes: dict[str, None] = {}  # whose own sections changed
         self._everyone = False
@@ -69,10 +67,7 @@ class Board:
                         self._services.update((t.service_id, None) for t in snap.tasks_on(node_id))
                 case NodeReport():
                     self._peers_moved = True
-                case Secret(id=object_id) | Config(id=object_id):
-                    self._data.pop(object_id, None)
-                    self._everyone = True
-                case Network() | Cluster():
+                case Secret() | Config() | Network() | Cluster():
                     self._everyone = True
                 case _:
                     pass
@@ -94,7 +89,7 @@ class Board:
             peers = _encode(wanted.peers(snap))
             self._everyone |= peers != self._peers
             self._peers = peers
-        self._data = {i: kept for i, kept in self._data.items() if i in snap.secrets or i in snap.configs}
+        self._data = {used: kept for used, kept in self._data.items() if payloads.find(snap, used)}
         touched = None if self._everyone else list(self._nodes)
         self._services, self._nodes = {}, {}
         self._everyone = self._peers_moved = False
@@ -112,28 +107,26 @@ class Board:
             "role": _encode(wanted.role(snap, node_id)),
             "peers": self._peers,
             "networks": _encode(wanted.networks(snap, own.network_ids)),
-            "secrets": _array(self._secret(snap.secrets[i]) for i in own.secret_ids),
-            "configs": _array(self._config(snap.configs[i]) for i in own.config_ids),
+            "secrets": _array(self._payload(snap, used) for used in own.secrets),
+            "configs": _array(self._payload(snap, used) for used in own.configs),
             "routes": _array(routes),
             "tasks": _encode(own.tasks),
             "beat_key": self._beat(snap),
         }
 
-    def _secret(self, secret: Secret) -> bytes:
-        return self._kept(secret, lambda: self._unseal(secret.id, secret.sealed))
-
-    def _config(self, config: Config) -> bytes:
-        return self._kept(config, lambda: base64.b64decode(config.spec.data))
-
-    def _kept(self, obj: Secret | Config, data: Callable[[], bytes]) -> bytes:
-        rev, encoded = self._data.get(obj.id, (-1, b""))
-        if rev != obj.rev:
-            try:
-                encoded = _encode(SecretData(id=obj.id, name=obj.name, data=data()))
-            except Unreadable:
-                log.error("%s cannot be opened with this swarm's key: its tasks will wait for it", obj.name)  # noqa: TRY400
-                encoded = b""
-            self._data[obj.id] = (obj.rev, encoded)
+    def _payload(self, snap: Snapshot, used: Used) -> bytes:
+        holder = payloads.find(snap, used)
+        rev, encoded = self._data.get(used, (-1, b""))
+        if holder is None or rev == holder.rev:
+            return encoded
+        owner = snap.secrets.get(used[0]) or snap.configs[used[0]]
+        try:
+            data = payloads.clear(holder, self._unseal)
+            encoded = _encode(SecretData(id=payload_id(*used), name=owner.name, data=data))
+        except Unreadable:
+            log.error("%s cannot be opened with this swarm's key: its tasks will wait for it", owner.name)  # noqa: TRY400
+            encoded = b""
+        self._data[used] = (holder.rev, encoded)
         return encoded
 
     def _beat(self, snap: Snapshot) -> bytes:

@@ -16,8 +16,9 @@ from contextlib import suppress
 
 import msgspec
 
-from afterswarm.control.board import Board, Unseal
+from afterswarm.control.board import Board
 from afterswarm.control.reporting import Reporting
+from afterswarm.core.payloads import Unseal
 from afterswarm.core.trust.certificate import Holder, holder
 from afterswarm.http.message import Request, Response, Stream, Upgraded
 from afterswarm.model.base import Change

@@ -16,8 +16,8 @@ import msgspec
 
 from afterswarm import ids
 from afterswarm.control import ca
-from afterswarm.control.board import Unseal
 from afterswarm.control.founding import enrol
+from afterswarm.core.payloads import Unseal
 from afterswarm.core.trust import token
 from afterswarm.core.trust.certificate import holder
 from afterswarm.http.message import Request, Response

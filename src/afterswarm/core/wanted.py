@@ -13,6 +13,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from afterswarm.core import payloads
+from afterswarm.core.payloads import Used
 from afterswarm.core.trust.certificate import role_of
 from afterswarm.model.network import Network
 from afterswarm.model.node import NodeState, Role
@@ -25,11 +27,11 @@ _MAY_RUN = frozenset({TaskState.RUNNING, TaskState.COMPLETE})  # desired states 
 
 
 class Placement(msgspec.Struct, frozen=True):
-    """What one node has to do itself. `*_ids` are sorted and belong to tasks that may still run."""
+    """What one node has to do itself. The rest is sorted and belongs to tasks that may still run."""
 
     tasks: list[Task] = []
-    secret_ids: tuple[str, ...] = ()
-    config_ids: tuple[str, ...] = ()
+    secrets: tuple[Used, ...] = ()
+    configs: tuple[Used, ...] = ()
     network_ids: frozenset[str] = frozenset()  # of its own tasks
 
 
@@ -38,8 +40,8 @@ class Parts(msgspec.Struct, frozen=True):
 
     role: Role
     tasks: list[Task]
-    secret_ids: tuple[str, ...]
-    config_ids: tuple[str, ...]
+    secrets: tuple[Used, ...]
+    configs: tuple[Used, ...]
     networks: list[Network]
     routes: list[Route]
     peers: list[Peer]
@@ -52,8 +54,8 @@ def wanted(snap: Snapshot, node_id: str) -> Parts:
     return Parts(
         role=role(snap, node_id),
         tasks=own.tasks,
-        secret_ids=own.secret_ids,
-        config_ids=own.config_ids,
+        secrets=own.secrets,
+        configs=own.configs,
         networks=networks(snap, own.network_ids),
         routes=[route(snap, s) for s in services if concerns(s, networks_of(snap, s), own.network_ids)],
         peers=peers(snap),
@@ -73,8 +75,8 @@ def placement(snap: Snapshot, node_id: str) -> Placement:
     it that is still there is to be stopped.
     """
     tasks = [t for t in snap.tasks_on(node_id) if TaskState.ASSIGNED <= t.state < TaskState.REMOVE]
-    secrets: set[str] = set()
-    configs: set[str] = set()
+    secrets: set[Used] = set()
+    configs: set[Used] = set()
     network_ids: set[str] = set()
     for task in tasks:
         if snap.state_of(task) > TaskState.RUNNING:
@@ -82,12 +84,12 @@ def placement(snap: Snapshot, node_id: str) -> Placement:
         network_ids.update(a.network_id for a in task.attachments)
         container = task.spec.container_spec
         if container and task.desired <= TaskState.COMPLETE:
-            secrets.update(s.secret_id for s in container.secrets)
-            configs.update(c.config_id for c in container.configs)
+            secrets.update(payloads.secrets(container))
+            configs.update(payloads.configs(container))
     return Placement(
         tasks=tasks,
-        secret_ids=tuple(sorted(secrets & snap.secrets.keys())),
-        config_ids=tuple(sorted(configs & snap.configs.keys())),
+        secrets=tuple(sorted(used for used in secrets if payloads.find(snap, used))),
+        configs=tuple(sorted(used for used in configs if payloads.find(snap, used))),
         network_ids=frozenset(network_ids),
     )
 

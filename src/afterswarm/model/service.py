@@ -80,6 +80,7 @@ class SecretReference(Part, frozen=True):
     secret_id: str = ""
     secret_name: str = ""
     file: FileTarget | None = None
+    data_version: int = 0  # of the secret's data; the swarm's, whatever a client says
 
 
 class ConfigReference(Part, frozen=True):
@@ -87,6 +88,7 @@ class ConfigReference(Part, frozen=True):
     config_name: str = ""
     file: FileTarget | None = None
     runtime: dict[str, object] | None = None
+    data_version: int = 0  # of the config's data; the swarm's, whatever a client says
 
 
 class DNSConfig(Part, frozen=True):

@@ -66,9 +66,9 @@ class Route(Part, frozen=True):
 
 
 class SecretData(Part, frozen=True):
-    """A secret or a config in clear, only ever sent to a node that runs a task which uses it."""
+    """A secret or a config in clear, in one version, only ever sent to a node that runs a task which uses it."""
 
-    id: str = ""
+    id: str = ""  # its `payload_id`
     name: str = ""
     data: bytes = b""  # base64 in JSON
 

@@ -10,7 +10,7 @@ import msgspec
 from afterswarm.model.cluster import Cluster
 from afterswarm.model.network import Network
 from afterswarm.model.node import Leader, Node, NodeReport, NodeState, Suspicion
-from afterswarm.model.secret import Config, Secret
+from afterswarm.model.secret import Config, Payload, Secret
 from afterswarm.model.service import Service
 from afterswarm.model.task import Report, Task, TaskState
 from afterswarm.model.volume import Volume
@@ -25,6 +25,7 @@ KINDS: dict[str, type[Obj]] = {
     "network": Network,
     "node": Node,
     "node-report": NodeReport,
+    "payload": Payload,
     "report": Report,
     "secret": Secret,
     "service": Service,
@@ -51,6 +52,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     networks: Mapping[str, Network] = {}
     nodes: Mapping[str, Node] = {}
     node_reports: Mapping[str, NodeReport] = {}
+    payloads: Mapping[str, Payload] = {}
     reports: Mapping[str, Report] = {}
     secrets: Mapping[str, Secret] = {}
     services: Mapping[str, Service] = {}

@@ -1,4 +1,4 @@
-"""Secrets and configs: names, sizes, who uses them, and that only labels ever change."""
+"""Secrets and configs: names, sizes, who uses them, and what new data does to these."""
 
 from __future__ import annotations
 
@@ -7,18 +7,25 @@ from base64 import b64encode
 import pytest
 from msgspec.structs import replace
 
+from afterswarm.core import payloads
 from afterswarm.core.admit import secret as admit
+from afterswarm.core.admit import service
 from afterswarm.model.base import Obj
 from afterswarm.model.refused import Refused
-from afterswarm.model.secret import Config, ConfigSpec, Secret, SecretSpec
+from afterswarm.model.secret import Config, ConfigSpec, Payload, Secret, SecretSpec
 from afterswarm.model.service import (
     ConfigReference,
     ContainerSpec,
     Driver,
+    FileTarget,
+    ReplicatedService,
     SecretReference,
     Service,
+    ServiceMode,
     ServiceSpec,
     TaskSpec,
+    UpdateState,
+    UpdateStatus,
 )
 from afterswarm.model.snapshot import Snapshot
 
@@ -33,10 +40,12 @@ def snap(*objects: Obj) -> Snapshot:
 
 def user(name: str, *, going: bool = False) -> Service:
     container = ContainerSpec(
-        secrets=[SecretReference(secret_id="s", secret_name="pw")],
-        configs=[ConfigReference(config_id="c", config_name="conf")],
+        image="nginx",
+        secrets=[SecretReference(secret_id="s", secret_name="pw", file=FileTarget(name="pw"))],
+        configs=[ConfigReference(config_id="c", config_name="conf", file=FileTarget(name="conf"))],
     )
-    spec = ServiceSpec(name=name, task_template=TaskSpec(container_spec=container))
+    mode = ServiceMode(replicated=ReplicatedService(replicas=2))
+    spec = ServiceSpec(name=name, task_template=TaskSpec(container_spec=container), mode=mode)
     return Service(id=name, spec=spec, pending_delete=going)
 
 
@@ -93,22 +102,100 @@ def test_a_name_is_given_once() -> None:
     assert admit.create(snap(config), SecretSpec(name="pw", data=b64(b"x")))
 
 
-def test_only_labels_change() -> None:
-    secret = Secret(id="s", spec=SecretSpec(name="pw"), sealed="…")
-    changed = admit.update(secret, SecretSpec(name="pw", labels={"a": "b"}), data=b"hush")
-    assert changed == replace(secret, spec=SecretSpec(name="pw", labels={"a": "b"}))
-    assert admit.update(secret, SecretSpec(name="pw", data=b64(b"hush")), data=b"hush") == secret
-    for spec in (SecretSpec(name="other"), SecretSpec(name="pw", data=b64(b"new"))):
-        with pytest.raises(Refused, match="only updates to Labels are allowed"):
-            admit.update(secret, spec, data=b"hush")
+def unseal(name: str, sealed: str) -> bytes:
+    """In place of the cluster key: what is sealed says for what."""
+    assert sealed.startswith(f"{name}:")
+    return sealed.removeprefix(f"{name}:").encode()
 
 
-def test_only_labels_of_a_config_change() -> None:
-    config = Config(id="c", spec=ConfigSpec(name="conf", data=b64(b"old")))
-    changed = admit.update_config(config, ConfigSpec(name="conf", labels={"a": "b"}, data=b64(b"old")))
-    assert changed.spec == ConfigSpec(name="conf", labels={"a": "b"}, data=b64(b"old"))
-    with pytest.raises(Refused, match="only updates to Labels are allowed"):
-        admit.update_config(config, ConfigSpec(name="conf", data=b64(b"new")))
+SECRET = Secret(id="s", spec=SecretSpec(name="pw"), sealed="s:hush")
+CONFIG = Config(id="c", spec=ConfigSpec(name="conf", data=b64(b"old")))
+BOTH = (SECRET, CONFIG)
+
+
+def test_labels_alone_roll_nothing() -> None:
+    for data in ("", b64(b"hush")):
+        made = admit.update(
+            snap(*BOTH, user("web")), SECRET, SecretSpec(name="pw", labels={"a": "b"}, data=data), unseal
+        )
+        assert made == admit.Update(
+            obj=replace(SECRET, spec=SecretSpec(name="pw", labels={"a": "b"})), data=None, changes=[]
+        )
+    for data in ("", b64(b"old")):
+        spec = ConfigSpec(name="conf", labels={"a": "b"}, data=data)
+        config = admit.update_config(snap(*BOTH, user("web")), CONFIG, spec)
+        assert (config.obj.spec, config.data, config.changes) == (replace(spec, data=b64(b"old")), None, [])
+
+
+def test_new_data_is_a_new_version_for_those_that_use_it() -> None:
+    web, other = user("web"), Service(id="other", spec=ServiceSpec(name="other"))
+    made = admit.update(
+        snap(*BOTH, web, other, user("gone", going=True)), SECRET, SecretSpec(name="pw", data=b64(b"new")), unseal
+    )
+    assert (made.obj.data_version, made.data) == (1, b"new")
+    kept, rolled = (change.new for change in made.changes)
+    assert kept == Payload(id="s", owner="s", sealed="s:hush")
+    assert isinstance(rolled, Service)
+    assert payloads.of_spec(rolled.spec) == {("s", 1), ("c", 0)}
+    assert (rolled.previous_spec, rolled.spec_version) == (web.spec, 8)
+
+
+def test_data_that_nobody_uses_is_not_kept() -> None:
+    made = admit.update_config(snap(CONFIG), CONFIG, ConfigSpec(name="conf", data=b64(b"new")))
+    assert (made.obj.data_version, made.data, made.changes) == (1, b"new", [])
+
+
+def test_the_same_data_again_is_for_those_that_were_rolled_back() -> None:
+    web = user("web")
+    made = admit.update_config(snap(*BOTH, web), CONFIG, ConfigSpec(name="conf", data=b64(b"new")))
+    newest = replace(made.obj, spec=replace(made.obj.spec, data=b64(b"new")))
+    old, rolled = (change.new for change in made.changes)
+    assert isinstance(old, Payload)
+    assert isinstance(rolled, Service)
+    again = ConfigSpec(name="conf", data=b64(b"new"))
+    assert admit.update_config(snap(SECRET, newest, old, rolled), newest, again).changes == []
+    back = service.update(snap(SECRET, newest, old, rolled), rolled, rolled.spec, rollback=True)
+    assert back.spec == web.spec
+    (change,) = admit.update_config(snap(SECRET, newest, old, back), newest, again).changes
+    assert isinstance(change.new, Service)
+    assert change.new.spec == rolled.spec
+    equal = admit.update_config(snap(SECRET, newest, old, back), newest, ConfigSpec(name="conf", data=b64(b"old")))
+    assert [type(c.obj) for c in equal.changes] == [Payload]  # the tasks have that data, if by another version
+
+
+def test_a_rolled_back_service_keeps_what_it_went_back_to() -> None:
+    newest = replace(CONFIG, data_version=1, spec=ConfigSpec(name="conf", data=b64(b"new")))
+    there = snap(SECRET, newest, Payload(id="c", owner="c", data=b64(b"old")))
+    scaled = replace(user("web").spec, labels={"a": "b"})
+    updated = service.update(there, user("web"), scaled)
+    assert (updated.spec_version, payloads.of_spec(updated.spec)) == (0, {("s", 0), ("c", 0)})
+    assert payloads.of_spec(service.create(there, user("new").spec).spec) == {("s", 0), ("c", 1)}
+
+
+def test_a_deployment_of_new_data_and_a_new_service_is_one_step_back() -> None:
+    web = user("web")
+    there = snap(*BOTH, web)
+    both = admit.update(there, SECRET, SecretSpec(name="pw", data=b64(b"new")), unseal).changes[-1].new
+    assert isinstance(both, Service)
+    newest = replace(SECRET, data_version=1)
+    there = snap(newest, CONFIG, both)
+    both = admit.update_config(there, CONFIG, ConfigSpec(name="conf", data=b64(b"new"))).changes[-1].new
+    assert isinstance(both, Service)
+    assert both.previous_spec == web.spec
+    there = snap(newest, replace(CONFIG, data_version=1), both)
+    same = service.update(there, both, web.spec)
+    assert (same.spec, same.previous_spec) == (both.spec, web.spec)
+    other = service.update(there, both, replace(web.spec, labels={"a": "b"}))
+    assert other.previous_spec == web.spec
+    done = replace(both, update_status=UpdateStatus(state=UpdateState.COMPLETED))
+    assert service.update(there, done, replace(web.spec, labels={"a": "b"})).previous_spec == both.spec
+
+
+def test_names_and_sizes_do_not_change() -> None:
+    with pytest.raises(Refused, match="only updates to Labels and Data are allowed"):
+        admit.update(snap(), SECRET, SecretSpec(name="other"), unseal)
+    with pytest.raises(Refused, match="less than 512000 bytes"):
+        admit.update(snap(), SECRET, SecretSpec(name="pw", data=b64(b"x" * 512_000)), unseal)
 
 
 def test_what_is_in_use_stays() -> None:
@@ -117,7 +204,7 @@ def test_what_is_in_use_stays() -> None:
     with pytest.raises(Refused, match="secret 'pw' is in use by the following service: web"):
         admit.remove(one, secret)
     with pytest.raises(Refused, match="config 'conf' is in use by the following services: db, web"):
-        admit.remove_config(snap(secret, config, user("web"), user("db")), config)
+        admit.remove(snap(secret, config, user("web"), user("db")), config)
 
 
 def test_a_service_that_goes_uses_nothing() -> None:

@@ -9,7 +9,8 @@ from afterswarm.core.orchestrate import reap
 from afterswarm.model.cluster import Cluster, Orchestration, SwarmSpec
 from afterswarm.model.network import Network
 from afterswarm.model.node import NodeReport, NodeState, Suspicion
-from afterswarm.model.service import NetworkAttachmentConfig
+from afterswarm.model.secret import Payload
+from afterswarm.model.service import ConfigReference, ContainerSpec, NetworkAttachmentConfig
 from afterswarm.model.task import Attachment, Report, TaskState
 from afterswarm.model.volume import Volume
 from afterswarm.sim import given as g
@@ -82,6 +83,17 @@ def test_a_removed_network_goes_after_its_last_container() -> None:
     refers = replace(of, spec=replace(of.spec, task_template=template))
     assert "n" in left(network, refers, g.node("a"), stopped)
     assert "n" in left(replace(network, pending_delete=False), key="network/n")
+
+
+def test_old_data_stays_while_a_service_could_come_back_to_it_or_a_container_sees_it() -> None:
+    of = g.service(1)
+    old = Payload(id="c", owner="c", data="eA==")
+    template = replace(of.spec.task_template, container_spec=ContainerSpec(configs=[ConfigReference(config_id="c")]))
+    uses = replace(of.spec, task_template=template)
+    assert "c" in left(old, replace(of, spec=uses))
+    assert "c" in left(old, replace(of, previous_spec=uses))
+    assert "c" in left(old, of, g.node("a"), g.task("t", of, spec=template))
+    assert "c" not in left(old, of, g.node("a"), g.task("t", of, spec=template, state=TaskState.SHUTDOWN))
 
 
 def test_what_a_removed_node_leaves_goes() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from afterswarm.core.host.container_config import spec_of
+from afterswarm.model.secret import payload_id
 from afterswarm.model.service import FileTarget
 from afterswarm.model.session import SecretData
 from afterswarm.model.task import Task
@@ -87,13 +88,14 @@ class Files:
 def _wanted(task: Task) -> list[tuple[str, str, str, FileTarget]]:
     """(kind, id, name, target) of each file; configs for the runtime (credential specs) are no files."""
     spec = spec_of(task)
+    secrets = [(payload_id(s.secret_id, s.data_version), s.secret_name, s.file) for s in spec.secrets]
+    configs = [
+        (payload_id(c.config_id, c.data_version), c.config_name, c.file) for c in spec.configs if c.runtime is None
+    ]
     return [
-        ("secret", s.secret_id, f"secret {s.secret_name}", s.file or FileTarget(name=s.secret_name))
-        for s in spec.secrets
-    ] + [
-        ("config", c.config_id, f"config {c.config_name}", c.file or FileTarget(name=c.config_name))
-        for c in spec.configs
-        if c.runtime is None
+        (kind, id_, f"{kind} {name}", file or FileTarget(name=name))
+        for kind, used in (("secret", secrets), ("config", configs))
+        for id_, name, file in used
     ]
 
 

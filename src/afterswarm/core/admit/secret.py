@@ -1,6 +1,7 @@
 """Which secrets and configs may be created, changed and removed. Docker's words and limits.
 
-Payloads are looked at here only as bytes; sealing them is the shell's business.
+Other than with Docker, their data may be replaced: the services that use it are brought to the new one. Data is looked
+at here only as bytes; sealing it is the shell's business.
 """
 
 from __future__ import annotations
@@ -8,30 +9,35 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
+from typing import Generic, TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
 from afterswarm import ids
+from afterswarm.core import payloads
+from afterswarm.core.admit.container import invalid
+from afterswarm.core.admit.service import changed
+from afterswarm.core.payloads import Unseal
+from afterswarm.model.base import Change
 from afterswarm.model.refused import Refused
-from afterswarm.model.secret import Config, ConfigSpec, Secret, SecretSpec
-from afterswarm.model.service import ContainerSpec
+from afterswarm.model.secret import Config, ConfigSpec, Payload, Secret, SecretSpec, payload_id
 from afterswarm.model.snapshot import Snapshot
 
 MAX_SECRET = 500 * 1024
 MAX_CONFIG = 1000 * 1024
 _NAME = re.compile(r"[a-zA-Z0-9]+(?:[a-zA-Z0-9-_.]*[a-zA-Z0-9])?")
+_NO_DRIVERS = "secret drivers are not supported: leave out --driver and give the secret's data"
 
-
-def invalid(why: str) -> Refused:
-    return Refused(400, f"rpc error: code = InvalidArgument desc = {why}")
+O = TypeVar("O", Secret, Config)  # noqa: E741
 
 
 def create(snap: Snapshot, spec: SecretSpec) -> tuple[Secret, bytes]:
     """A new secret without its payload, and the payload, which the shell seals for it."""
     _check_name(spec.name)
     if spec.driver is not None:
-        raise invalid("secret drivers are not supported: leave out --driver and give the secret's data")
+        raise invalid(_NO_DRIVERS)
     data = payload("secret", spec.data, MAX_SECRET)
     _check_free("secret", spec.name, snap.secrets)
     return Secret(id=ids.derive("secret", spec.name, snap.rev, snap.now), spec=replace(spec, data="")), data
@@ -44,43 +50,97 @@ def create_config(snap: Snapshot, spec: ConfigSpec) -> Config:
     return Config(id=ids.derive("config", spec.name, snap.rev, snap.now), spec=spec)
 
 
-def update(secret: Secret, spec: SecretSpec, *, data: bytes) -> Secret:
-    """The secret with these labels. Nothing else may change; `data` is its payload in clear."""
-    if spec.name != secret.name or (spec.data and payload("secret", spec.data, MAX_SECRET) != data):
-        raise invalid("only updates to Labels are allowed")
-    return replace(secret, spec=replace(secret.spec, labels=spec.labels))
+class Update(msgspec.Struct, Generic[O], frozen=True):
+    """The object as it is to be, the data that is new to it, which the shell puts in, and what changes with it."""
+
+    obj: O
+    data: bytes | None
+    changes: list[Change]
 
 
-def update_config(config: Config, spec: ConfigSpec) -> Config:
-    """The config with these labels. Nothing else may change."""
-    if spec.name != config.name or (spec.data and _decoded(spec.data) != _decoded(config.spec.data)):
-        raise invalid("only updates to Labels are allowed")
-    return replace(config, spec=replace(config.spec, labels=spec.labels))
+def update(snap: Snapshot, old: Secret, spec: SecretSpec, unseal: Unseal) -> Update[Secret]:
+    """New labels; and new data, if `spec` brings any."""
+    if spec.driver is not None:
+        raise invalid(_NO_DRIVERS)
+    labelled = replace(old, spec=replace(old.spec, labels=spec.labels))
+    return _update(snap, old, labelled, spec, unseal)
 
 
-def remove(snap: Snapshot, secret: Secret) -> None:
-    """Refused while a service uses it."""
-    _check_unused("secret", secret.name, _services_with(snap, secret.id, _secret_ids))
+def update_config(snap: Snapshot, old: Config, spec: ConfigSpec) -> Update[Config]:
+    """New labels; and new data, if `spec` brings any."""
+    labelled = replace(old, spec=replace(old.spec, labels=spec.labels))
+    return _update(snap, old, labelled, spec, _not_sealed)
 
 
-def remove_config(snap: Snapshot, config: Config) -> None:
-    """Refused while a service uses it."""
-    _check_unused("config", config.name, _services_with(snap, config.id, _config_ids))
+def _update(snap: Snapshot, old: O, labelled: O, spec: SecretSpec | ConfigSpec, unseal: Unseal) -> Update[O]:
+    """The services whose tasks see other data are brought to what `spec` says.
+
+    So they are when that is the newest already, and a rollback had taken them back to what was before.
+    """
+    if spec.name != old.name:
+        raise invalid("only updates to Labels and Data are allowed")
+    if not spec.data:
+        return Update(obj=labelled, data=None, changes=[])
+    secret = isinstance(old, Secret)
+    data = payload("secret", spec.data, MAX_SECRET) if secret else payload("config", spec.data, MAX_CONFIG)
+
+    def differs(version: int) -> bool:
+        holder = payloads.find(snap, (old.id, version))
+        if holder is None:
+            return True
+        templating = holder.templating if isinstance(holder, Payload) else holder.spec.templating
+        return templating != spec.templating or payloads.clear(holder, unseal) != data
+
+    new = differs(old.data_version)
+    version = old.data_version + new
+    kept = new and bool(payloads.in_use(snap, [(old.id, old.data_version)]))
+    changes = [Change(None, _archived(old))] if kept else []
+    changes += [
+        Change(service, changed(snap, service, payloads.at(service.spec, {old.id: version})))
+        for _, service in sorted(snap.services.items())
+        if not service.pending_delete and any(o == old.id and differs(v) for o, v in payloads.of_spec(service.spec))
+    ]
+    updated = replace(labelled, data_version=version, spec=replace(labelled.spec, templating=spec.templating))
+    return Update(obj=updated, data=data if new else None, changes=changes)
+
+
+def _archived(old: Secret | Config) -> Payload:
+    held = Payload(
+        id=payload_id(old.id, old.data_version),
+        owner=old.id,
+        data_version=old.data_version,
+        templating=old.spec.templating,
+    )
+    return replace(held, sealed=old.sealed) if isinstance(old, Secret) else replace(held, data=old.spec.data)
+
+
+def _not_sealed(_name: str, sealed: str) -> bytes:
+    raise AssertionError(f"a config has nothing sealed, and this has: {sealed}")
+
+
+def remove(snap: Snapshot, old: Secret | Config) -> list[Change]:
+    """It goes with all that was kept of it. Refused while a service uses it that is not being removed itself."""
+    users = sorted(
+        service.name
+        for service in snap.services.values()
+        if not service.pending_delete and any(owner == old.id for owner, _ in payloads.of_spec(service.spec))
+    )
+    if users:
+        word, plural = "secret" if isinstance(old, Secret) else "config", "s" if len(users) > 1 else ""
+        raise invalid(f"{word} '{old.name}' is in use by the following service{plural}: {', '.join(users)}")
+    older = [p for _, p in sorted(snap.payloads.items()) if p.owner == old.id]
+    return [Change(obj, None) for obj in (old, *older)]
 
 
 def payload(word: str, data: str, limit: int) -> bytes:
     """The payload of a specification in clear, if its size is allowed."""
-    clear = _decoded(data)
+    try:
+        clear = b64decode(data, validate=True)
+    except binascii.Error as error:
+        raise Refused(400, f"invalid data: {error}") from error
     if not 0 < len(clear) < limit:
         raise invalid(f"{word} data must be larger than 0 and less than {limit} bytes")
     return clear
-
-
-def _decoded(data: str) -> bytes:
-    try:
-        return b64decode(data, validate=True)
-    except binascii.Error as error:
-        raise Refused(400, f"invalid data: {error}") from error
 
 
 def _check_name(name: str) -> None:
@@ -96,28 +156,3 @@ def _check_name(name: str) -> None:
 def _check_free(word: str, name: str, others: Mapping[str, Secret] | Mapping[str, Config]) -> None:
     if any(other.name == name for other in others.values()):
         raise Refused(409, f"rpc error: code = AlreadyExists desc = {word} {name} already exists")
-
-
-def _check_unused(word: str, name: str, services: list[str]) -> None:
-    if services:
-        plural = "s" if len(services) > 1 else ""
-        raise invalid(f"{word} '{name}' is in use by the following service{plural}: {', '.join(services)}")
-
-
-def _secret_ids(container: ContainerSpec) -> Iterable[str]:
-    return (ref.secret_id for ref in container.secrets)
-
-
-def _config_ids(container: ContainerSpec) -> Iterable[str]:
-    return (ref.config_id for ref in container.configs)
-
-
-def _services_with(snap: Snapshot, obj_id: str, ids_of: Callable[[ContainerSpec], Iterable[str]]) -> list[str]:
-    """Names of the services that use it; one that is being removed does not count."""
-    return sorted(
-        service.name
-        for service in snap.services.values()
-        if not service.pending_delete
-        and (container := service.spec.task_template.container_spec)
-        and obj_id in ids_of(container)
-    )

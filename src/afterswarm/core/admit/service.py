@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from msgspec.structs import replace
 
 from afterswarm import ids
-from afterswarm.core import dependencies, naming
+from afterswarm.core import dependencies, naming, payloads
 from afterswarm.core.admit import service_spec
 from afterswarm.core.admit.container import invalid, unimplemented
 from afterswarm.core.options import table as options
@@ -29,11 +29,14 @@ from afterswarm.model.service import (
 )
 from afterswarm.model.snapshot import Snapshot
 
+_UNDER_WAY = frozenset({UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED})
+
 
 def create(snap: Snapshot, spec: ServiceSpec) -> Service:
     """A new service; one without a name is given one. Raises `Refused`."""
     names = {s.name for s in snap.services.values() if not s.pending_delete}
-    spec = _admitted(snap, spec if spec.name else replace(spec, name=naming.spare(snap.rev, names)), "")
+    spec = payloads.filled(snap, spec if spec.name else replace(spec, name=naming.spare(snap.rev, names)), None)
+    spec = _admitted(snap, spec, "")
     if spec.name in names:
         why = f"name conflicts with an existing object: service {spec.name} already exists"
         raise Refused(409, f"rpc error: code = AlreadyExists desc = {why}")
@@ -56,13 +59,37 @@ def update(snap: Snapshot, service: Service, spec: ServiceSpec, *, rollback: boo
         )
     if spec.name != service.name:
         raise unimplemented("renaming services is not supported")
+    if not rollback:
+        spec = payloads.filled(snap, spec, service.spec)
     spec = _admitted(snap, spec, service.id)
     if service_spec.mode_of(spec) != service_spec.mode_of(service.spec):
         raise unimplemented("service mode change is not allowed")
+    return changed(snap, service, spec, status)
+
+
+def changed(snap: Snapshot, service: Service, spec: ServiceSpec, status: UpdateStatus | None = None) -> Service:
+    """The service with this specification. What a rollback leads back to is what was before the last change.
+
+    A deployment that replaces data of secrets and then changes the service is one change in that: as long as new data
+    is being rolled out, what was before it is kept. So it is when nothing changes.
+    """
     version = service.spec_version
     if service_spec.outdates(service.spec, spec):
         version = max(snap.rev, version) + 1
-    return replace(service, spec=spec, previous_spec=service.spec, spec_version=version, update_status=status)
+    state = service.update_status.state if service.update_status else None
+    previous: ServiceSpec | None = service.spec
+    if spec == service.spec and status is None:
+        previous = service.previous_spec or spec
+        status = service.update_status if state in _UNDER_WAY else None
+    elif (
+        service.previous_spec
+        and status is None
+        and state in (None, UpdateState.UPDATING, UpdateState.PAUSED)
+        and service.previous_spec != service.spec
+        and payloads.same_but_for_data(service.previous_spec, service.spec)
+    ):
+        previous = service.previous_spec
+    return replace(service, spec=spec, previous_spec=previous, spec_version=version, update_status=status)
 
 
 def remove(_snap: Snapshot, service: Service) -> Service:

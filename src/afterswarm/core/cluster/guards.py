@@ -10,7 +10,7 @@ again. Each guard stands for one question that a decision asks of many objects:
     network/<id>            the network, and every address given out in it
     networks                the subnets and VXLAN ids of all networks
     ports                   the ports that services publish
-    secret/<id>, config/<id>  the object, and which services use it
+    secret/<id>, config/<id>  the object, and which services use which version of it
     name/<kind>/<name>      who has the name
     cluster                 the settings of the swarm
 
@@ -23,11 +23,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from afterswarm.core import payloads
 from afterswarm.model.base import Change
 from afterswarm.model.cluster import Cluster
 from afterswarm.model.network import Network
 from afterswarm.model.node import Node, Role
-from afterswarm.model.secret import Config, Secret
+from afterswarm.model.secret import Config, Payload, Secret
 from afterswarm.model.service import PortConfig, Service
 from afterswarm.model.task import Task
 
@@ -61,6 +62,8 @@ def _guards(change: Change) -> Iterator[str]:
             yield f"secret/{secret_id}"
         case Config(id=config_id):
             yield f"config/{config_id}"
+        case Payload(owner=owner, sealed=sealed):
+            yield f"secret/{owner}" if sealed else f"config/{owner}"
         case Cluster():
             yield "cluster"
         case _:
@@ -78,23 +81,21 @@ def _name(change: Change) -> Iterator[str]:
 
 
 def _service(old: Service | None, new: Service | None) -> Iterator[str]:
-    yield from sorted(_references(old) ^ _references(new))
+    yield from sorted({guard for guard, _ in _references(old) ^ _references(new)})
     yield from _network_guards(_virtual_ips(new) - _virtual_ips(old))
     if _ports(new) - _ports(old):
         yield "ports"
 
 
-def _references(service: Service | None) -> set[str]:
-    """The secrets, configs and networks that a service uses: whoever removes one of these looks for users."""
+def _references(service: Service | None) -> set[tuple[str, int]]:
+    """What a service uses, as guard and version: whoever removes or replaces one of these looks for users."""
     if service is None:
         return set()
     template = service.spec.task_template
     container = template.container_spec
-    found = {f"network/{n.target}" for n in (*template.networks, *service.spec.networks)}
-    if container is not None:
-        found |= {f"secret/{s.secret_id}" for s in container.secrets}
-        found |= {f"config/{c.config_id}" for c in container.configs}
-    return found
+    found = {(f"network/{n.target}", 0) for n in (*template.networks, *service.spec.networks)}
+    found |= {(f"secret/{owner}", version) for owner, version in payloads.secrets(container)}
+    return found | {(f"config/{owner}", version) for owner, version in payloads.configs(container)}
 
 
 def _ports(service: Service | None) -> set[PortConfig]:

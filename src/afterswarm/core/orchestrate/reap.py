@@ -5,6 +5,7 @@
 - Of the tasks in a slot, the cluster's history limit says how many stay; the oldest stopped ones go first.
 - A removed service (`pending_delete`) goes when its last task has gone, a removed network when no service refers to it
   and no container may be in it.
+- Older data of a secret or config goes when no service could come back to it and no container looks into it.
 - Reports without a task go, and so do volumes, reports and suspicions of nodes that are no longer in the swarm.
 
 Keys: a service id, `node/<id>`, `report/<id>`, `network/<id>`, `cluster`.
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from afterswarm.core import payloads
 from afterswarm.core.orchestrate import slots, tasks
 from afterswarm.model.base import Change, Obj, Plan
 from afterswarm.model.cluster import Orchestration
@@ -37,7 +39,7 @@ def plan(snap: Snapshot, key: str) -> Plan:
     if not key.startswith(NETWORK) and (planned := _of_services(snap, key)).changes:
         return planned
     going = [network for _, network in sorted(snap.networks.items()) if network.pending_delete]
-    return _deleted([network for network in going if not _used(snap, network)])
+    return _deleted([*payloads.unused(snap), *(network for network in going if not _used(snap, network))])
 
 
 def _of_services(snap: Snapshot, key: str) -> Plan:
