@@ -11,10 +11,10 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from afterswarm.control.board import Unseal
 from afterswarm.control.controllers import CONTROLLERS
 from afterswarm.control.dispatch import Dispatcher
 from afterswarm.control.leader import lead, managers, observe
+from afterswarm.core.payloads import Unseal
 from afterswarm.model.base import Change
 from afterswarm.model.node import Node
 from afterswarm.ports import Clock, Conflict, Replica
