@@ -149,7 +149,33 @@ async def test_a_silent_host_is_named_and_the_others_answer(
     first, last = await read(front, "/services/web/logs?stdout=1")
     assert first == (1, b"here\n")
     assert last[0] == frames.SYSTEM_ERROR
-    assert f"node {THREE} is not available".encode() in last[1]
+    assert b"node swarm-3 does not answer: its containers cannot be reached" in last[1]
+
+
+async def test_a_follower_hears_at_once_what_is_missing(
+    api: Any, front: str, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await runs(api, 1, ONE)
+    await runs(api, 2, THREE)
+    engine.lines = {"c1": []}
+    gone = Client.unix(tmp_path / "gone.sock")
+    here = api.host.engine
+    monkeypatch.setattr(api.host, "engine_of", lambda node: (gone, "/engine") if node == THREE else (here, ""))
+    target = "/v1.41/services/web/logs?stdout=1&follow=1&details=1&timestamps=1"
+    async with Client.unix(front).stream("GET", target) as reply:
+        assert reply.headers.get("content-type") == "application/vnd.docker.raw-stream", "as before 1.42"
+        kind, line = await anext(frames.frames(reply.chunks()))
+    assert kind == frames.ERRORS
+    start = b"2023-11-14T22:13:20Z " + details(THREE, 2) + b"warning: incomplete log stream: node swarm-3"
+    assert line.startswith(start)
+
+
+async def test_a_terminal_s_reader_is_told_in_words(api: Any, front: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    await runs(api, 1, THREE, tty=True)
+    gone = Client.unix("/nonexistent")
+    monkeypatch.setattr(api.host, "engine_of", lambda _: (gone, "/engine"))
+    reply = await Client.unix(front).request("GET", "/services/web/logs?stdout=1")
+    assert reply.body.startswith(b"Error grabbing logs: ")
 
 
 async def test_a_container_that_is_gone_says_nothing(api: Any, front: str) -> None:

@@ -14,8 +14,9 @@ from urllib.parse import quote
 
 import msgspec
 
-from afterswarm.api import lookup, versions
+from afterswarm.api import versions
 from afterswarm.api.host import Host
+from afterswarm.api.reach import ANSWERING, called, reach
 from afterswarm.core.host import container_config
 from afterswarm.http.client import Client
 from afterswarm.http.errors import ConnectFailed
@@ -32,7 +33,6 @@ PASSED = (
     "POST unpause", "POST wait", "DELETE ",
 )  # fmt: skip
 UNDONE = ("POST rename", "POST restart", "POST start", "POST update")
-ANSWERING = 1.5  # seconds for another host to show that it is there
 REMEMBERED = 1000  # exec ids whose node is known
 
 Handler = Callable[..., Awaitable[Response | Upgraded]]
@@ -150,35 +150,13 @@ async def _ask(host: Host, node_id: str, request: Request, path: str) -> Respons
     try:
         return await forward(request, client, target=target, halves=True)
     except ConnectFailed as why:
-        raise Refused(503, f"node {_called(host, node_id)} went away before it had answered: {why}") from why
-
-
-async def reach(host: Host, node_id: str) -> tuple[Client, str, tuple[int, int] | None]:
-    """A node's engine: its client, what to put before a target, its API version. 503 names a node that is silent."""
-    node = host.replica.snapshot().nodes.get(node_id) if host.replica else None
-    name = _called(host, node_id)
-    if node is None or node.state == NodeState.DOWN:
-        raise Refused(503, f"node {name} is down: its containers cannot be reached")
-    client, prefix = host.engine_of(node_id)
-    try:
-        reply = await client.request("GET", f"{prefix}/_ping", timeout=ANSWERING)
-    except ConnectFailed as why:
-        raise Refused(503, f"node {name} does not answer: its containers cannot be reached ({why})") from why
-    if reply.status != 200:
-        raise Refused(503, f"node {name}: {reply.message}")
-    return client, prefix, versions.parse(reply.headers.get("api-version"))
-
-
-def _called(host: Host, node_id: str) -> str:
-    snap = host.replica.snapshot() if host.replica else Snapshot()
-    node = snap.nodes.get(node_id)
-    return (node and lookup.hostname(snap, node)) or node_id
+        raise Refused(503, f"node {called(host.replica, node_id)} went away before it had answered: {why}") from why
 
 
 def _undone(host: Host, task: Task, action: str) -> str:
     name = container_config.name(task)
     return (
         f"cannot {action} container {name}: it is a task of service {task.service_name or task.service_id} on node "
-        f"{_called(host, task.node_id)}, and the swarm decides what becomes of it; use docker service update "
+        f"{called(host.replica, task.node_id)}, and the swarm decides what becomes of it; use docker service update "
         "(with --force for new tasks)"
     )

@@ -21,6 +21,8 @@ class EngineApi:
     async def __call__(self, request: Request) -> Response:
         path = re.sub(r"^(/engine)?(/v\d\.\d+)?", "", request.path)
         try:
+            if path == "/_ping":
+                return Response(200, [("Api-Version", "1.41")], b"OK")
             if path == "/info":
                 return Response.json(await self._engine.info())
             if path == "/containers/json":

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from urllib.parse import quote_plus
 
+ERRORS = 2
 SYSTEM_ERROR = 3  # a frame of this kind ends the stream with an error
 
 

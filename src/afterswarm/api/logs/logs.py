@@ -1,20 +1,23 @@
 """Logs of services and tasks: the logs of their containers, asked of the engines that have them, line by line in one
 stream.
 
-An engine that cannot be asked does not keep the others from answering: what is missing is said at the end.
+An engine that cannot be asked does not keep the others from answering: what is missing is said at the end, or, to
+whoever follows, at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
-from urllib.parse import urlencode
 
 import msgspec
 
-from afterswarm.api import lookup
+from afterswarm.api import lookup, versions
 from afterswarm.api.host import Host
 from afterswarm.api.logs import frames
+from afterswarm.api.logs.query import Query
+from afterswarm.api.reach import called, reach
+from afterswarm.api.views import render
 from afterswarm.api.write import replica_of, snapshot_of
 from afterswarm.http.children import Spawn, children
 from afterswarm.http.message import Request, Response
@@ -22,52 +25,12 @@ from afterswarm.model.refused import Refused
 from afterswarm.model.service import Service
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import Report, Task, TaskState
-from afterswarm.ports import Json, Replica
+from afterswarm.ports import Replica
 
 PREFIX = "com.docker.swarm"
-ANSWERING = 10.0  # seconds for an engine to begin its answer
+ANSWERING = 10.0  # seconds for an engine that is there to begin its answer
 _TERMINAL = "application/vnd.docker.raw-stream"
 _FRAMES = "application/vnd.docker.multiplexed-stream"
-
-
-class Query(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client asked for, in the engine's own words."""
-
-    stdout: bool
-    stderr: bool
-    follow: bool
-    timestamps: bool
-    details: bool
-    tail: str
-    since: str
-    until: str
-
-    @staticmethod
-    def of(request: Request) -> Query:
-        query = Query(
-            stdout=request.flag("stdout"),
-            stderr=request.flag("stderr"),
-            follow=request.flag("follow"),
-            timestamps=request.flag("timestamps"),
-            details=request.flag("details"),
-            tail=request.arg("tail") or "all",
-            since=request.arg("since"),
-            until=request.arg("until"),
-        )
-        if not (query.stdout or query.stderr):
-            raise Refused(400, "Bad parameters: you must choose at least one stream")
-        return query
-
-    def target(self, container: str, *, whole: bool) -> str:
-        """`whole`: the container began while the client was listening, so `tail` and `since` are not about it."""
-        words: Json = {
-            name: int(getattr(self, name)) for name in ("stdout", "stderr", "follow", "timestamps", "details")
-        }
-        words["tail"] = "all" if whole else self.tail
-        for name in ("since", "until"):
-            if getattr(self, name) and not whole:
-                words[name] = getattr(self, name)
-        return f"/containers/{container}/logs?{urlencode(words)}"
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +83,9 @@ def _answer(
 ) -> Response:
     query = Query.of(request)
     stream = _Stream(host, replica_of(host), query, select, lives, framed=not terminal)
-    return Response(200, [("Content-Type", _TERMINAL if terminal else _FRAMES)], stream.pieces())
+    asked, _ = versions.split(request.path)
+    named = _TERMINAL if terminal or (asked and asked < (1, 42)) else _FRAMES
+    return Response(200, [("Content-Type", named)], stream.pieces())
 
 
 def sources(snap: Snapshot, tasks: Iterable[Task]) -> list[Source]:
@@ -180,8 +145,8 @@ class _Stream:
             while not self._queue.empty():
                 if (piece := self._queue.get_nowait()) is not None:
                     yield piece
-        if self._missing and self._framed:
-            yield frames.frame(frames.SYSTEM_ERROR, self._complaint())
+        if self._missing:
+            yield self._complaint()
 
     def _begin(self, spawn: Spawn, *, whole: bool) -> None:
         """Read the containers that are new since the last call."""
@@ -201,14 +166,14 @@ class _Stream:
         try:
             await self._copy(source, whole=whole)
         except Refused as why:
-            self._missing[source.node_id] = why.message
+            await self._lacks(source, why.message)
         except OSError:
-            self._missing[source.node_id] = f"node {source.node_id} is not available"
+            await self._lacks(source, f"node {called(self._replica, source.node_id)} is not available")
         self._reading -= 1
         await self._queue.put(None)
 
     async def _copy(self, source: Source, *, whole: bool) -> None:
-        client, prefix = self._host.engine_of(source.node_id)
+        client, prefix, _ = await reach(self._host, source.node_id)
         words = source.details
         async with asyncio.timeout(ANSWERING) as patience:
             target = prefix + self._query.target(source.container_id, whole=whole)
@@ -217,20 +182,34 @@ class _Stream:
                 if reply.status == 404:
                     return  # removed meanwhile
                 if reply.status != 200:
-                    raise Refused(reply.status, (await reply.reply()).message)
+                    where = called(self._replica, source.node_id)
+                    raise Refused(reply.status, f"node {where}: {(await reply.reply()).message}")
                 read = frames.lines if source.terminal else frames.frames
                 async for kind, said in read(reply.chunks()):
                     line = said
                     if self._query.details:
                         line = frames.explained(said, words, timestamps=self._query.timestamps)
-                    await self._queue.put(frames.frame(kind, line) if self._framed else line)
+                    await self._say(kind, line)
+
+    async def _say(self, kind: int, line: bytes) -> None:
+        await self._queue.put(frames.frame(kind, line) if self._framed else line)
+
+    async def _lacks(self, source: Source, why: str) -> None:
+        """One line for whoever follows; the others are told at the end."""
+        if not self._query.follow:
+            self._missing[source.node_id] = why
+            return
+        stamp = f"{render.time(self._host.clock.now())} ".encode() if self._query.timestamps else b""
+        details = source.details + b" " if self._query.details else b""
+        await self._say(frames.ERRORS, stamp + details + f"warning: incomplete log stream: {why}\n".encode())
 
     def _complaint(self) -> bytes:
         why = ", ".join(self._missing[node] for node in sorted(self._missing))
-        return (
+        words = (
             "Error grabbing logs: rpc error: code = Unknown desc = warning: incomplete log stream. "
             f"some logs could not be retrieved for the following reasons: {why}"
         ).encode()
+        return frames.frame(frames.SYSTEM_ERROR, words) if self._framed else words + b"\n"
 
 
 ROUTES = [

@@ -1,0 +1,40 @@
+"""A node's engine, once it is sure that it is there: an operator hears within two seconds which host is silent."""
+
+from __future__ import annotations
+
+from afterswarm.api import lookup, versions
+from afterswarm.api.host import Host
+from afterswarm.http.client import Client
+from afterswarm.http.errors import ConnectFailed
+from afterswarm.model.node import NodeState
+from afterswarm.model.refused import Refused
+from afterswarm.ports import Replica
+
+ANSWERING = 1.5  # seconds for another host to show that it is there
+
+
+async def reach(host: Host, node_id: str) -> tuple[Client, str, tuple[int, int] | None]:
+    """A node's engine: its client, what to put before a target, its API version. 503 names a node that is silent."""
+    node = host.replica.snapshot().nodes.get(node_id) if host.replica else None
+    name = called(host.replica, node_id)
+    if node is None:
+        raise Refused(503, f"node {name} has left the swarm: its containers cannot be reached")
+    if node.state == NodeState.DOWN:
+        raise Refused(503, f"node {name} is down: its containers cannot be reached")
+    client, prefix = host.engine_of(node_id)
+    if node_id == host.node_id:
+        return client, prefix, None
+    try:
+        reply = await client.request("GET", f"{prefix}/_ping", timeout=ANSWERING)
+    except ConnectFailed as why:
+        raise Refused(503, f"node {name} does not answer: its containers cannot be reached ({why})") from why
+    if reply.status != 200:
+        raise Refused(503, f"node {name}: {reply.message}")
+    return client, prefix, versions.parse(reply.headers.get("api-version"))
+
+
+def called(replica: Replica | None, node_id: str) -> str:
+    """The node's name, for sentences."""
+    snap = replica.snapshot() if replica else None
+    node = snap.nodes.get(node_id) if snap else None
+    return (snap and node and lookup.hostname(snap, node)) or node_id
