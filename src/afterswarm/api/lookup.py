@@ -62,7 +62,7 @@ def task(snap: Snapshot, term: str) -> Task:
 def task_name(snap: Snapshot, task: Task) -> str:
     """`web.1.<id>`, or `web.<node id>.<id>` of a global service."""
     owner = snap.services.get(task.service_id)
-    return f"{owner.name if owner else task.service_id}.{task.slot or task.node_id}.{task.id}"
+    return f"{owner.name if owner else task.service_id}.{task.place}.{task.id}"
 
 
 def secret(snap: Snapshot, term: str) -> Secret:

@@ -33,23 +33,13 @@ async def listing(host: Host, request: Request) -> Response:
             and filters.prefixed(wanted, "name", service.name)
             and filters.labelled(wanted, "label", service.spec.labels)
             and filters.exact(wanted, "runtime", service.spec.task_template.runtime or "container")
-            and (not modes or mode(service) in modes)
+            and (not modes or service.spec.mode.word in modes)
         ):
             shown = service_view.rendered(service, defaults=request.flag("insertDefaults"))
             if request.flag("status"):
                 shown["ServiceStatus"] = service_view.status(snap, service)
             found.append(shown)
     return Response.json(found)
-
-
-def mode(service: Service) -> str:
-    """Docker's word for how many tasks a service has."""
-    chosen = service.spec.mode
-    if chosen.global_ is not None:
-        return "global"
-    if chosen.replicated_job is not None:
-        return "replicated-job"
-    return "global-job" if chosen.global_job is not None else "replicated"
 
 
 async def create(host: Host, request: Request) -> Response:

@@ -66,7 +66,10 @@ def _labels(snap: Snapshot, task: Task) -> dict[str, str]:
 def _up_to_date(snap: Snapshot, task: Task) -> bool:
     """As updates judge it: after a rollback, tasks that were never touched are up to date, whatever their version."""
     service = snap.services.get(task.service_id)
-    return service is not None and not slots.outdated(snap, service, task)
+    if service is None or slots.outdated(snap, service, task):
+        return False
+    # A job's task that was given up with its node is not waited for: command lines would take it for the slot's.
+    return task.job_iteration is None or slots.wanted(task) or slots.state_is_over(snap, task)
 
 
 def rendered(snap: Snapshot, task: Task) -> Json:
@@ -75,7 +78,7 @@ def rendered(snap: Snapshot, task: Task) -> Json:
         "Labels": {},
         "Spec": spec(task),
         "ServiceID": task.service_id,
-        **({"Slot": task.slot} if task.slot else {}),
+        **({"Slot": task.number} if task.number else {}),
         **({"NodeID": task.node_id} if task.node_id else {}),
         "Status": _status(snap, task),
         "DesiredState": task.desired.word,
@@ -87,8 +90,7 @@ def rendered(snap: Snapshot, task: Task) -> Json:
     }
     if task.generic_resources:
         shown["GenericResources"] = [render.plain(r) for r in task.generic_resources]
-    service = snap.services.get(task.service_id)
-    if service and (service.spec.mode.replicated_job or service.spec.mode.global_job is not None):
+    if task.job_iteration is not None:
         shown["JobIteration"] = {"Index": task.job_iteration}
     return shown
 

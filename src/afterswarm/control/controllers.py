@@ -12,7 +12,7 @@ import msgspec
 
 from afterswarm.core import allocate, schedule
 from afterswarm.core.cluster import liveness
-from afterswarm.core.orchestrate import enforce, everywhere, reap, replicated, restart, tasks, update
+from afterswarm.core.orchestrate import enforce, everywhere, jobs, reap, replicated, restart, tasks, update
 from afterswarm.model.base import Change, Plan
 from afterswarm.model.cluster import Cluster
 from afterswarm.model.network import Network
@@ -83,6 +83,7 @@ CONTROLLERS = (
     Controller("enforce", slots_touched, enforce.plan),
     Controller("replicated", services_and_reports_touched, replicated.plan),
     Controller("everywhere", slots_touched, everywhere.plan),
+    Controller("jobs", slots_touched, jobs.plan),
     Controller("allocate", allocate.keys_of, allocate.plan),
     Controller("schedule", schedule.keys_of, schedule.plan),
     Controller("restart", slots_touched, restart.plan),

@@ -135,7 +135,7 @@ def _addresses(targets: list[Target], network_id: str) -> tuple[str, ...]:
 
 def _askers(tasks: Iterable[Task]) -> dict[str, Asker]:
     found = {}
-    for task in sorted(tasks, key=lambda t: (t.desired <= TaskState.RUNNING, t.id)):  # of two, the one that goes on
+    for task in sorted(tasks, key=lambda t: (t.desired <= TaskState.COMPLETE, t.id)):  # of two, the one that goes on
         spec = task.spec.container_spec
         config = spec.dns_config if spec else None
         asker = Asker(

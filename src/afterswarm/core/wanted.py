@@ -173,7 +173,7 @@ def _target(snap: Snapshot, service: Service, task: Task) -> Target | None:
     return Target(
         task_id=task.id,
         node_id=task.node_id,
-        name=f"{service.name}.{task.slot or task.node_id}.{task.id}",
+        name=f"{service.name}.{task.place}.{task.id}",
         slot=task.slot,
         addresses={a.network_id: _plain(a.address) for a in task.attachments if a.address},
         ready=running and may_run,

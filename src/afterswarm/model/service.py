@@ -231,6 +231,25 @@ class ServiceMode(Part, frozen=True):
     replicated_job: ReplicatedJob | None = None
     global_job: dict[str, object] | None = None
 
+    @property
+    def word(self) -> str:
+        """Docker's: `replicated-job`."""
+        if self.global_ is not None:
+            return "global"
+        if self.replicated_job is not None:
+            return "replicated-job"
+        return "global-job" if self.global_job is not None else "replicated"
+
+    @property
+    def is_job(self) -> bool:
+        """Whether its tasks are to complete, and not to run for ever."""
+        return self.replicated_job is not None or self.global_job is not None
+
+    @property
+    def per_node(self) -> bool:
+        """Whether its tasks are bound to nodes, one to each."""
+        return self.global_ is not None or self.global_job is not None
+
 
 class UpdateConfig(Part, frozen=True, omit_defaults=False):
     parallelism: int | None = None  # None: 1; 0: all at once
@@ -295,6 +314,13 @@ class UpdateStatus(Part, frozen=True):
     message: str = ""
 
 
+class JobStatus(Part, frozen=True):
+    """Which execution of a job is the present one: 0, 1, …; each update of the service begins another."""
+
+    iteration: int = 0
+    last_execution: float = 0.0  # when it began, in seconds since the epoch
+
+
 class Service(Obj, frozen=True):
     """A service. `spec` is the user's, `endpoint` the allocator's, `update_status` the updater's.
 
@@ -307,6 +333,7 @@ class Service(Obj, frozen=True):
     spec_version: int = 0
     endpoint: Endpoint | None = None  # None: the allocator has not seen it yet
     update_status: UpdateStatus | None = None
+    job_status: JobStatus | None = None  # of jobs only, and of these always
     pending_delete: bool = False  # removed by the user; goes when its last task has stopped
     pull_auth: str = ""  # X-Registry-Auth for pulls, sealed like a secret with the service's id; never shown
 

@@ -67,7 +67,10 @@ class Attachment(Part, frozen=True):
 
 
 class Task(Obj, frozen=True):
-    """`slot` is 1, 2, … for replicated services and 0 for global ones, whose tasks have `node_id` from the start."""
+    """`slot` is 1, 2, … for replicated services and 0 for global ones, whose tasks have `node_id` from the start.
+
+    Docker counts the slots of a replicated job from 0; ours begin at 1 as well, and `number` is what users see.
+    """
 
     service_id: str = ""
     service_name: str = ""  # as it was when the task was made: names and labels of its container
@@ -84,10 +87,20 @@ class Task(Obj, frozen=True):
     attachments: list[Attachment] = []
     start_after: float = 0.0  # not before this time is `desired` READY raised to RUNNING (restart delay); 0: at once
     replaces: str = ""  # id of the task whose slot it took over
-    job_iteration: int = 0
+    job_iteration: int | None = None  # `JobStatus.iteration` it was made in; None: not of a job
     generic_resources: list[GenericResource] = []
     ports: list[PortConfig] = []  # host-mode ports of its service: published by the engine of its node
     restarts: list[float] = []  # when earlier tries in its slot, at its spec version, ended by themselves
+
+    @property
+    def number(self) -> int:
+        """The slot as Docker counts it."""
+        return max(self.slot - 1, 0) if self.job_iteration is not None else self.slot
+
+    @property
+    def place(self) -> str:
+        """What stands for the slot in names: the node's id where there is no number, or it is 0, as with Docker."""
+        return str(self.number) if self.number else self.node_id
 
 
 class PortStatus(Part, frozen=True, omit_defaults=False):

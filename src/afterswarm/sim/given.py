@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 
+from afterswarm.core.orchestrate import slots
 from afterswarm.model.base import Change, Obj, Plan
 from afterswarm.model.node import Availability, Node, NodeReport, NodeSpec, NodeState, Role
 from afterswarm.model.service import (
     ContainerSpec,
+    JobStatus,
+    ReplicatedJob,
     ReplicatedService,
     RestartPolicy,
     Service,
@@ -41,6 +44,14 @@ def nodes(*node_ids: str) -> list[Obj]:
     return [obj for node_id in node_ids for obj in (node(node_id), NodeReport(id=node_id))]
 
 
+def job(total: int | None, at_once: int = 1, *, iteration: int = 0, **fields: object) -> Service:
+    """Service "s" as a job; `total=None`: once on each node."""
+    replicated = ReplicatedJob(max_concurrent=at_once, total_completions=total)
+    mode = ServiceMode(global_job={}) if total is None else ServiceMode(replicated_job=replicated)
+    status = JobStatus(iteration=iteration, last_execution=NOW - 200)
+    return service(mode=mode, job_status=status, **fields)  # type: ignore[arg-type]
+
+
 def template(image: str = "app:1", **fields: object) -> TaskSpec:
     return TaskSpec(container_spec=ContainerSpec(image=image), **fields)  # type: ignore[arg-type]
 
@@ -53,11 +64,12 @@ def service(
     restart: RestartPolicy | None = None,
     spec_version: int = 0,
     rev: int = 1,
+    mode: ServiceMode | None = None,
     **fields: object,
 ) -> Service:
-    """Service "s"; `replicas=None` makes it global."""
+    """Service "s"; `replicas=None` makes it global. `mode` is instead of both."""
     replicated = ServiceMode(replicated=ReplicatedService(replicas=replicas))
-    mode = ServiceMode(global_={}) if replicas is None else replicated
+    mode = mode or (ServiceMode(global_={}) if replicas is None else replicated)
     spec = ServiceSpec(
         name="web", mode=mode, task_template=template(image, restart_policy=restart), update_config=update
     )
@@ -80,6 +92,8 @@ def task(
         "slot": slot,
         "spec": of.spec.task_template,
         "spec_version": of.spec_version,
+        "job_iteration": of.job_status.iteration if of.job_status else None,
+        "desired": slots.goal(of),
         "created": since,
         "updated": since,
         "since": since,

@@ -40,7 +40,7 @@ def after_change(change: Change) -> None:
         case Report() as old, Report() as new:
             _hold(new.state >= old.state, f"reported {old.state.word} -> {new.state.word}", new.id)
         case Task(desired=desired) as old, None:
-            _hold(desired > TaskState.RUNNING, f"deleted while desired {desired.word}", old.id)
+            _hold(desired > TaskState.COMPLETE, f"deleted while desired {desired.word}", old.id)
         case _:
             pass
 
@@ -49,7 +49,7 @@ def in_service(snap: Snapshot, service_id: str, limit: int) -> None:
     """At most `limit` live tasks in a slot, and one more that is to take over."""
     for slot, here in slots.by_slot(snap.tasks_of(service_id)).items():
         living = [t for t in here if slots.alive(snap, t)]
-        started = [t for t in living if t.desired == TaskState.RUNNING]
+        started = [t for t in living if t.desired >= TaskState.RUNNING]
         _hold(len(started) <= limit, f"{len(started)} live tasks in slot {slot}", [service_id, *(t.id for t in here)])
         _hold(len(living) <= 2, f"{len(living)} wanted tasks in slot {slot}", [service_id, *(t.id for t in here)])
 
@@ -130,7 +130,9 @@ def _settled(snap: Snapshot, service: Service) -> None:
     ids = [service.id, *(t.id for t in tasks)]
     used = {n: [t for t in here if slots.wanted(t)] for n, here in in_slots.items()}
     finished = {n for n, here in in_slots.items() if slots.finished(snap, here)}
-    if service.spec.mode.replicated is not None:
+    if service.job_status is not None:
+        _executed(snap, service)
+    elif service.spec.mode.replicated is not None:
         replicas = service.spec.mode.replicated.replicas
         in_use = {n for n, here in used.items() if here} | finished
         _hold(len(in_use) == (1 if replicas is None else replicas), f"{len(in_use)} slots of {replicas}", ids)
@@ -157,6 +159,27 @@ def _settled(snap: Snapshot, service: Service) -> None:
             _hold(frozen or not slots.outdated(snap, service, task), "outdated task", ids)
     unfinished = state in (UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED)
     _hold(not unfinished or not healthy or stuck, f"update is {state}", ids)
+
+
+def _executed(snap: Snapshot, service: Service) -> None:
+    """Of a job: all slots are done, given up, or at it, and as many as may be are at it."""
+    tasks = snap.tasks_of(service.id)
+    ids = [service.id, *(t.id for t in tasks)]
+    present = slots.by_slot(t for t in tasks if not slots.outdated(snap, service, t))
+    active = {n for n, here in present.items() if any(slots.alive(snap, t) for t in here)}
+    settled = {n for n, here in present.items() if any(slots.done(snap, t) for t in here) or slots.finished(snap, here)}
+    failing = {n for n, here in present.items() if any(slots.wanted(t) for t in here)} - active - settled
+    _hold(not active & settled, f"done, and still at it: {active & settled}", ids)
+    if job := service.spec.mode.replicated_job:
+        total, at_once = job.total_completions or 0, job.max_concurrent or 0
+        _hold(len(active) <= at_once, f"{len(active)} at once instead of {at_once}", ids)
+        missing = set(range(1, total + 1)) - active - settled - failing
+        _hold(not missing or len(active | failing) == at_once, f"slots {missing} were not begun", ids)
+    else:
+        there = {n for n, node in snap.nodes.items() if everywhere.eligible(snap, service, node)}
+        there = {n for n in there if service.job_status and snap.nodes[n].created <= service.job_status.last_execution}
+        absent = there - {str(n) for n in active | settled | failing}
+        _hold(not absent, f"not on {sorted(absent)}", ids)
 
 
 def _containers(snap: Snapshot, host: SimHost) -> None:

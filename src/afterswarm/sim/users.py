@@ -18,6 +18,7 @@ from afterswarm.model.service import (
     Mount,
     NetworkAttachmentConfig,
     Placement,
+    ReplicatedJob,
     ReplicatedService,
     RestartPolicy,
     Service,
@@ -31,6 +32,7 @@ from afterswarm.ports import Conflict, Replica, Unavailable
 
 NAMES = ("web", "db", "job")
 GLOBAL = "agent"
+JOB, GLOBAL_JOB = "batch", "sweep"
 IMAGES = ("app:1", "app:2", "app:3", "bad:1", "crashing:1", "ends:1")
 NETWORK = "n1"
 
@@ -68,15 +70,23 @@ class User:
         return self.rng.choice(there) if there else None
 
     def _deploy(self, snap: Snapshot) -> Change:
-        name = self.rng.choice((*NAMES, GLOBAL))
-        mode = ServiceMode(global_={}) if name == GLOBAL else ServiceMode(replicated=ReplicatedService(replicas=2))
+        name = self.rng.choice((*NAMES, GLOBAL, JOB, GLOBAL_JOB))
+        modes = {
+            GLOBAL: ServiceMode(global_={}),
+            JOB: ServiceMode(replicated_job=ReplicatedJob(max_concurrent=2, total_completions=4)),
+            GLOBAL_JOB: ServiceMode(global_job={}),
+        }
+        mode = modes.get(name, ServiceMode(replicated=ReplicatedService(replicas=2)))
         return Change(None, admit.create(snap, self._spec(ServiceSpec(name=name, mode=mode), snap)))
 
     def _scale(self, snap: Snapshot) -> Change | None:
         service = self._service(snap)
-        if service is None or service.spec.mode.replicated is None:
+        if service is None or service.spec.mode.per_node:
             return None
-        mode = ServiceMode(replicated=ReplicatedService(replicas=self.rng.randrange(5)))
+        count = self.rng.randrange(5)
+        mode = ServiceMode(replicated=ReplicatedService(replicas=count))
+        if job := service.spec.mode.replicated_job:
+            mode = ServiceMode(replicated_job=replace(job, total_completions=count))
         return Change(service, admit.update(snap, service, replace(service.spec, mode=mode)))
 
     def _update(self, snap: Snapshot) -> Change | None:
@@ -108,7 +118,7 @@ class User:
     def _spec(self, spec: ServiceSpec, snap: Snapshot) -> ServiceSpec:
         """This specification with some of its parts changed."""
         rng = self.rng
-        [image] = rng.choices(IMAGES, (6, 6, 6, 1, 1, 1))
+        [image] = rng.choices(IMAGES, (1, 1, 1, 1, 1, 12) if spec.mode.is_job else (6, 6, 6, 1, 1, 1))
         networks = [NetworkAttachmentConfig(target=NETWORK)] if NETWORK in snap.networks else []
         zone = rng.choice(("", "", "", "a", "b"))
         mounts = [Mount(source="data", target="/data")] if spec.name == "db" else []
@@ -125,7 +135,10 @@ class User:
             force_update=rng.randrange(2),
         )
         return replace(
-            spec, task_template=template, update_config=self._update_config(), rollback_config=self._update_config()
+            spec,
+            task_template=template,
+            update_config=None if spec.mode.is_job else self._update_config(),
+            rollback_config=self._update_config(),
         )
 
     def _update_config(self) -> UpdateConfig | None:

@@ -21,6 +21,7 @@ from afterswarm.model.service import (
     EndpointSpec,
     FileTarget,
     Healthcheck,
+    JobStatus,
     Limit,
     Mount,
     NetworkAttachmentConfig,
@@ -294,12 +295,54 @@ def test_what_is_right_next_to_what_is_wrong() -> None:
 
 def test_not_implemented_is_said_and_not_silently_ignored() -> None:
     unimplemented = "rpc error: code = Unimplemented desc = "
-    job = replace(spec(), mode=ServiceMode(replicated_job=ReplicatedJob()))
-    assert refused(job) == (501, unimplemented + "jobs are not supported yet")
-    assert refused(spec(mounts=[Mount(type="cluster", source="v", target="/v")]))[0] == 501
+    cluster = refused(spec(mounts=[Mount(type="cluster", source="v", target="/v")]))
+    assert cluster == (501, unimplemented + "mounts of type cluster are not supported")
     assert refused(template(spec(), runtime="plugin"))[0] == 501
     both = replace(spec(), mode=ServiceMode(replicated=ReplicatedService(), global_={}))
     assert refused(both) == (400, "must specify only one service mode")
+
+
+def job(**given: int) -> ServiceSpec:
+    return replace(spec(), mode=ServiceMode(replicated_job=ReplicatedJob(**given)))
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        ({}, (1, 1)),
+        ({"max_concurrent": 3}, (3, 3)),
+        ({"total_completions": 5}, (1, 5)),
+        ({"max_concurrent": 0}, (0, 0)),
+    ],
+)
+def test_a_job_has_as_many_tasks_as_run_at_once_if_it_does_not_say(
+    given: dict[str, int], stored: tuple[int, int]
+) -> None:
+    made = admit.create(snapshot(), job(**given))
+    mode = made.spec.mode.replicated_job
+    assert mode is not None
+    assert (mode.max_concurrent, mode.total_completions) == stored
+    assert made.job_status == JobStatus(iteration=0, last_execution=snapshot().now)
+
+
+def test_every_update_of_a_job_executes_it_again() -> None:
+    made = admit.create(snapshot(), job())
+    again = admit.update(snapshot(made), made, replace(made.spec, labels={"a": "b"}))
+    assert again.job_status is not None
+    assert again.job_status.iteration == 1
+    back = admit.update(snapshot(again), again, again.spec, rollback=True)
+    assert back.job_status is not None
+    assert (back.job_status.iteration, back.spec, back.update_status) == (2, made.spec, None)
+
+
+def test_what_jobs_may_not_have() -> None:
+    assert refused(replace(job(), update_config=UpdateConfig())) == (
+        400,
+        INVALID + "Jobs may not have an update config",
+    )
+    words = "Maximum concurrent jobs must not be negative"
+    assert refused(job(max_concurrent=-1)) == (400, INVALID + words)
+    assert refused(job(total_completions=-1)) == (400, INVALID + "Total completed jobs must not be negative")
 
 
 def test_networks_that_are_not_there() -> None:

@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from afterswarm.core.orchestrate import enforce, everywhere, reap, replicated, restart, slots, update
+from afterswarm.core.orchestrate import enforce, everywhere, jobs, reap, replicated, restart, slots, update
 from afterswarm.model.base import Obj
 from afterswarm.model.node import Availability, NodeReport, NodeState
-from afterswarm.model.service import SECOND, RestartPolicy, Service, UpdateConfig, UpdateState, UpdateStatus
+from afterswarm.model.service import SECOND, JobStatus, RestartPolicy, Service, UpdateConfig, UpdateState, UpdateStatus
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import Task, TaskState
 from afterswarm.sim import given as g
 from afterswarm.sim import rules
 
-PLANNERS = [replicated, everywhere, enforce, restart, update, reap]
+PLANNERS = [replicated, everywhere, jobs, enforce, restart, update, reap]
 FINAL = (TaskState.COMPLETE, TaskState.FAILED, TaskState.SHUTDOWN, TaskState.REJECTED)
 STATES = (
     TaskState.NEW,
@@ -29,7 +29,8 @@ STATES = (
     TaskState.RUNNING,
     *FINAL,
 )
-DESIRED = (TaskState.READY, TaskState.RUNNING, TaskState.SHUTDOWN, TaskState.REMOVE)
+GOAL = TaskState.RUNNING  # of a job: COMPLETE
+DESIRED = (TaskState.READY, GOAL, TaskState.SHUTDOWN, TaskState.REMOVE)
 delays = st.sampled_from([None, 0, SECOND])
 
 
@@ -63,27 +64,36 @@ def services(draw: st.DrawFn) -> Service:
         spec_version=5,
         pending_delete=draw(st.sampled_from([False, False, False, True])),
     )
+    if draw(st.booleans()):
+        return _as_job(of, draw(st.none() | st.integers(0, 4)), draw(st.integers(0, 3)), draw(st.integers(0, 1)))
     state = draw(st.none() | st.sampled_from(UpdateState))
     before = draw(st.none() | st.just(g.service(2).spec))
     return replace(of, update_status=state and UpdateStatus(state=state, started_at=900.0), previous_spec=before)
+
+
+def _as_job(of: Service, total: int | None, at_once: int, iteration: int) -> Service:
+    made = g.job(total, at_once, iteration=iteration)
+    spec = replace(of.spec, mode=made.spec.mode, update_config=None)
+    return replace(of, spec=spec, job_status=made.job_status)
 
 
 @st.composite
 def swarms(draw: st.DrawFn) -> Snapshot:
     """Any mess of tasks in a few slots on a few nodes, of two versions."""
     of = draw(services())
-    old = replace(g.service(), spec_version=1)
+    old = replace(g.service(), spec_version=1, job_status=of.job_status and JobStatus(iteration=7))
     objects: list[Obj] = [of]
     for node_id in "abc":
         state = draw(st.sampled_from([NodeState.READY, NodeState.READY, NodeState.DOWN]))
         objects += [g.node(node_id, state, draw(st.sampled_from(Availability))), NodeReport(id=node_id)]
     for n in range(draw(st.integers(0, 7))):
         node_id = draw(st.sampled_from(["a", "b", "c", "gone", ""]))
-        if of.spec.mode.global_ is not None:
+        if of.spec.mode.per_node:
             slot, node_id = 0, node_id or "a"
         else:
             slot = draw(st.integers(1, 3))
         state = draw(st.sampled_from(STATES[:2] if not node_id else STATES))
+        desired = draw(st.sampled_from(DESIRED))
         objects += g.task(
             f"t{n}",
             draw(st.sampled_from([of, old])),
@@ -91,7 +101,7 @@ def swarms(draw: st.DrawFn) -> Snapshot:
             node_id,
             state,
             since=draw(st.sampled_from([g.NOW - 20, g.NOW - 1])),
-            desired=draw(st.sampled_from(DESIRED)),
+            desired=slots.goal(of) if desired == GOAL else desired,
             replaces=draw(st.sampled_from(["", f"t{n - 1}"])),
             start_after=draw(st.sampled_from([0.0, g.NOW + 5])),
             restarts=draw(st.sampled_from([[], [g.NOW - 50]])),
@@ -158,10 +168,11 @@ def test_a_replicated_service_has_as_many_slots_in_use_as_replicas(snap: Snapsho
 @settings(max_examples=150, deadline=None)
 def test_tasks_leave_nodes_that_cannot_keep_them(snap: Snapshot) -> None:
     of = snap.services["s"]
-    planner = everywhere if of.spec.mode.global_ is not None else enforce
+    planner = enforce if not of.spec.mode.per_node else everywhere if of.job_status is None else jobs
     after = g.settled(snap, planner.plan)
     for task in after.tasks.values():
-        if not of.pending_delete and slots.alive(after, task):
+        past = of.job_status is not None and slots.outdated(after, of, task)  # `jobs` has told it already
+        if not of.pending_delete and slots.alive(after, task) and not past:
             assert not slots.misplaced(after, of, task)
 
 
@@ -177,7 +188,7 @@ def test_two_tasks_of_one_version_are_not_started_in_one_slot(snap: Snapshot) ->
         ended = [t for t in here if slots.wanted(t) and not slots.alive(after, t)]
         assert len(started) <= 1 or ended
         for task in started:
-            if task.desired == TaskState.RUNNING and snap.tasks.get(task.id, task).desired == TaskState.READY:
+            if task.desired == slots.goal(of) and snap.tasks.get(task.id, task).desired == TaskState.READY:
                 assert not any(slots.may_run(after, t) for t in here if not slots.wanted(t)), "started too early"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from afterswarm.api.views import render
+from afterswarm.core.orchestrate import jobs, slots
 from afterswarm.model.node import NodeState
 from afterswarm.model.service import SECOND, EndpointSpec, PortConfig, Service, ServiceSpec, UpdateConfig, UpdateStatus
 from afterswarm.model.snapshot import Snapshot
@@ -38,6 +39,11 @@ def rendered(service: Service, *, defaults: bool = False) -> Json:
     shown["Endpoint"] = _endpoint(service)
     if service.update_status:
         shown["UpdateStatus"] = _update_status(service.update_status)
+    if job := service.job_status:
+        shown["JobStatus"] = {
+            "JobIteration": {"Index": job.iteration},
+            "LastExecution": render.time(job.last_execution),
+        }
     return shown
 
 
@@ -55,8 +61,8 @@ def spec(wanted: ServiceSpec, *, defaults: bool = False) -> Json:
         shown["EndpointSpec"] = _endpoint_spec(wanted.endpoint_spec)
     if not defaults:
         return shown
-    jobs = wanted.mode.replicated_job is not None or wanted.mode.global_job is not None
-    return merged({**DEFAULTS, "UpdateConfig": {}, "RollbackConfig": {}} if jobs else DEFAULTS, shown)
+    rollouts = ("UpdateConfig", "RollbackConfig") if wanted.mode.is_job else ()
+    return merged({key: value for key, value in DEFAULTS.items() if key not in rollouts}, shown)
 
 
 def merged(under: Json, over: Json) -> Json:
@@ -69,8 +75,11 @@ def merged(under: Json, over: Json) -> Json:
 
 
 def status(snap: Snapshot, service: Service) -> Json:
-    """`ServiceStatus`: how many tasks run, should run, and have completed. A node that is down runs none."""
-    tasks = snap.tasks_of(service.id)
+    """`ServiceStatus`: how many tasks run, should run, and have completed. A node that is down runs none.
+
+    Of a job, tasks of the present execution; a global one should run those that have not completed yet.
+    """
+    tasks = [t for t in snap.tasks_of(service.id) if not service.job_status or not slots.outdated(snap, service, t)]
     states = {task.id: snap.state_of(task) for task in tasks}
     mode = service.spec.mode
     if mode.replicated is not None:
@@ -78,11 +87,11 @@ def status(snap: Snapshot, service: Service) -> Json:
     elif mode.replicated_job is not None:
         desired = mode.replicated_job.max_concurrent or 0
     else:
-        desired = sum(TaskState.READY <= task.desired <= TaskState.RUNNING for task in tasks)
+        desired = sum(slots.wanted(t) and not slots.done(snap, t) for t in tasks)
     return {
         "RunningTasks": sum(states[t.id] == TaskState.RUNNING and not _down(snap, t) for t in tasks),
         "DesiredTasks": desired,
-        "CompletedTasks": sum(state == TaskState.COMPLETE for state in states.values()),
+        "CompletedTasks": jobs.completed(snap, service) if service.job_status else 0,
     }
 
 

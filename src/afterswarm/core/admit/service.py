@@ -20,6 +20,7 @@ from afterswarm.model.network import PREDEFINED, Network
 from afterswarm.model.refused import Refused
 from afterswarm.model.secret import Config, Secret
 from afterswarm.model.service import (
+    JobStatus,
     NetworkAttachmentConfig,
     PortConfig,
     Service,
@@ -40,13 +41,15 @@ def create(snap: Snapshot, spec: ServiceSpec) -> Service:
     if spec.name in names:
         why = f"name conflicts with an existing object: service {spec.name} already exists"
         raise Refused(409, f"rpc error: code = AlreadyExists desc = {why}")
-    return Service(id=ids.derive("service", spec.name, snap.rev), spec=spec)
+    job = JobStatus(last_execution=snap.now) if spec.mode.is_job else None
+    return Service(id=ids.derive("service", spec.name, snap.rev), spec=spec, job_status=job)
 
 
 def update(snap: Snapshot, service: Service, spec: ServiceSpec, *, rollback: bool = False) -> Service:
     """The service with this specification, or on `rollback` with its previous one (`spec` is ignored then).
 
-    Tasks become outdated only when something of theirs changed. Raises `Refused`.
+    Tasks become outdated only when something of theirs changed; a job is executed again whatever changed. Raises
+    `Refused`.
     """
     status: UpdateStatus | None = None
     if rollback:
@@ -62,7 +65,7 @@ def update(snap: Snapshot, service: Service, spec: ServiceSpec, *, rollback: boo
     if not rollback:
         spec = payloads.filled(snap, spec, service.spec)
     spec = _admitted(snap, spec, service.id)
-    if service_spec.mode_of(spec) != service_spec.mode_of(service.spec):
+    if spec.mode.word != service.spec.mode.word:
         raise unimplemented("service mode change is not allowed")
     return changed(snap, service, spec, status)
 
@@ -89,7 +92,12 @@ def changed(snap: Snapshot, service: Service, spec: ServiceSpec, status: UpdateS
         and payloads.same_but_for_data(service.previous_spec, service.spec)
     ):
         previous = service.previous_spec
-    return replace(service, spec=spec, previous_spec=previous, spec_version=version, update_status=status)
+    job = service.job_status
+    if job is not None:  # nothing is rolled out: it is executed again
+        job, status = JobStatus(iteration=job.iteration + 1, last_execution=snap.now), None
+    return replace(
+        service, spec=spec, previous_spec=previous, spec_version=version, update_status=status, job_status=job
+    )
 
 
 def remove(_snap: Snapshot, service: Service) -> Service:

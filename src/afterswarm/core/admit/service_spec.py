@@ -10,12 +10,13 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from afterswarm.core.admit.container import check_template, invalid, unimplemented
+from afterswarm.core.admit.container import check_template, invalid
 from afterswarm.core.options.table import chosen
 from afterswarm.model.refused import Refused
 from afterswarm.model.service import (
     EndpointSpec,
     PortConfig,
+    ReplicatedJob,
     ReplicatedService,
     ServiceMode,
     ServiceSpec,
@@ -37,8 +38,9 @@ def checked(spec: ServiceSpec) -> ServiceSpec:
     if len(spec.name) > _LONGEST_NAME:
         raise invalid("name must be 63 characters or fewer")
     check_template(spec.task_template)
-    if spec.mode.replicated and (spec.mode.replicated.replicas or 0) < 0:
-        raise invalid("Number of replicas must be non-negative")
+    _check_mode(spec.mode)
+    if spec.mode.is_job and spec.update_config:
+        raise invalid("Jobs may not have an update config")
     for word, config in (("update", spec.update_config), ("rollback", spec.rollback_config)):
         if config:
             _check_update(word, config)
@@ -48,7 +50,7 @@ def checked(spec: ServiceSpec) -> ServiceSpec:
 
 
 def normal(spec: ServiceSpec) -> ServiceSpec:
-    """The same in the stored form; doing it twice changes nothing. Raises `Refused` for two modes, or a job."""
+    """The same in the stored form; doing it twice changes nothing. Raises `Refused` for two modes."""
     template = spec.task_template
     if spec.networks and not template.networks:
         template = replace(template, networks=spec.networks)
@@ -59,10 +61,6 @@ def normal(spec: ServiceSpec) -> ServiceSpec:
         mode=_mode(spec.mode),
         endpoint_spec=_endpoint(spec.endpoint_spec) if spec.endpoint_spec else None,
     )
-
-
-def mode_of(spec: ServiceSpec) -> str:
-    return "replicated" if spec.mode.replicated else "global"
 
 
 def outdates(old: ServiceSpec, new: ServiceSpec) -> bool:
@@ -80,12 +78,26 @@ def _mode(mode: ServiceMode) -> ServiceMode:
     modes = (mode.replicated, mode.global_, mode.replicated_job, mode.global_job)
     if sum(m is not None for m in modes) > 1:
         raise Refused(400, "must specify only one service mode")
-    if mode.replicated_job is not None or mode.global_job is not None:
-        raise unimplemented("jobs are not supported yet")
     if mode.global_ is not None:
         return ServiceMode(global_={})
+    if mode.global_job is not None:
+        return ServiceMode(global_job={})
+    if (job := mode.replicated_job) is not None:
+        at_once = 1 if job.max_concurrent is None else job.max_concurrent
+        total = at_once if job.total_completions is None else job.total_completions
+        return ServiceMode(replicated_job=ReplicatedJob(max_concurrent=at_once, total_completions=total))
     replicas = mode.replicated.replicas if mode.replicated else None
     return ServiceMode(replicated=ReplicatedService(replicas=1 if replicas is None else replicas))
+
+
+def _check_mode(mode: ServiceMode) -> None:
+    if mode.replicated and (mode.replicated.replicas or 0) < 0:
+        raise invalid("Number of replicas must be non-negative")
+    if job := mode.replicated_job:
+        if (job.max_concurrent or 0) < 0:
+            raise invalid("Maximum concurrent jobs must not be negative")
+        if (job.total_completions or 0) < 0:
+            raise invalid("Total completed jobs must not be negative")
 
 
 def _endpoint(spec: EndpointSpec) -> EndpointSpec:

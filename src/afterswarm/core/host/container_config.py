@@ -38,7 +38,7 @@ def spec_of(task: Task) -> ContainerSpec:
 
 def name(task: Task) -> str:
     """`web.1.<task id>`; tools parse this. A task of a global service has its node in the place of the slot."""
-    return f"{task.service_name or task.service_id}.{task.slot or task.node_id}.{task.id}"
+    return f"{task.service_name or task.service_id}.{task.place}.{task.id}"
 
 
 def grace(task: Task) -> float:
@@ -102,7 +102,7 @@ def template_fields(task: Task, place: Place) -> dict[str, str]:
         "Node.Platform.OS": place.platform.os,
         "Task.ID": task.id,
         "Task.Name": name(task),
-        "Task.Slot": str(task.slot) if task.slot else task.node_id,
+        "Task.Slot": task.place,
     }
 
 

@@ -1,7 +1,7 @@
-"""Tasks of replicated services that cannot stay where they are: their node is down, drained, removed, or unfit.
+"""Tasks of replicated services and jobs that cannot stay where they are: their node is down, drained, gone, or unfit.
 
 Such a task is told to stop and gets a replacement in the same commit, without the restart delay: that one is for tasks
-that fail, not for hosts. (Tasks of global services are bound to their node: see `core.everywhere`.)
+that fail, not for hosts. (Tasks of global services and jobs are bound to their node: see `everywhere` and `jobs`.)
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def plan(snap: Snapshot, key: str) -> Plan:
 
 
 def _plan(snap: Snapshot, service: Service) -> Plan:
-    if service.spec.mode.replicated is None or service.pending_delete:
+    if service.spec.mode.per_node or service.pending_delete:
         return Plan()
     changes: list[Change] = []
     reasons: list[str] = []
     for slot, here in slots.by_slot(snap.tasks_of(service.id)).items():
         leaving = {t.id: why for t in here if slots.alive(snap, t) and (why := slots.misplaced(snap, service, t))}
-        if not leaving:
+        if not leaving or (service.job_status and all(slots.outdated(snap, service, t) for t in here)):
             continue
         reasons += leaving.values()
         changes += [Change(t, _leaving(snap, t, leaving[t.id])) for t in here if t.id in leaving]

@@ -2,13 +2,15 @@
 
 - A wanted task that is over (COMPLETE, FAILED, REJECTED) is told to shut down. When nothing else lives in its slot and
   its restart policy says so, another one follows: prepared at once (desired READY), started after the delay.
-- A prepared task is started (desired RUNNING) when its time has come, nothing else lives in its slot, and whatever was
-  there before has stopped, or is on a node that is down while the new one has been given another.
+- A prepared task is started (desired RUNNING, or COMPLETE for a job) when its time has come, nothing else lives in its
+  slot, and whatever was there before has stopped, or is on a node that is down while the new one has been given
+  another.
 - Of two tasks of the same version that live in one slot, the better one stays.
 
 The delay is the policy's for the first three restarts in a row, as with Docker, and then doubles up to 16 times; a
 run of a minute counts as calm and starts that anew. Which restarts there were is kept in the tasks themselves
-(`Task.restarts`), so a new leader counts on. Jobs are left to a planner of their own.
+(`Task.restarts`), so a new leader counts on. Of a job, only tasks of the present execution
+count, and one that completed stays as it is.
 """
 
 from __future__ import annotations
@@ -52,8 +54,7 @@ def successor(snap: Snapshot, service: Service, ended: Task, here: Sequence[Task
 
 
 def _plan(snap: Snapshot, service: Service) -> Plan:
-    mode = service.spec.mode
-    if service.pending_delete or (mode.replicated is None and mode.global_ is None):
+    if service.pending_delete:
         return Plan()
     parts = [_slot(snap, service, here) for here in slots.by_slot(snap.tasks_of(service.id)).values()]
     return Plan(
@@ -64,8 +65,9 @@ def _plan(snap: Snapshot, service: Service) -> Plan:
 
 
 def _slot(snap: Snapshot, service: Service, here: list[Task]) -> Plan:
-    living = [t for t in here if slots.alive(snap, t)]
-    ended = [t for t in here if slots.wanted(t) and not slots.alive(snap, t)]
+    mine = [t for t in here if service.job_status is None or not slots.outdated(snap, service, t)]
+    living = [t for t in mine if slots.alive(snap, t)]
+    ended = [t for t in mine if slots.wanted(t) and not slots.alive(snap, t) and not slots.done(snap, t)]
     if ended:
         return _follow(snap, service, here, living, ended)
     if doubles := _doubles(snap, service, living):
@@ -76,7 +78,7 @@ def _slot(snap: Snapshot, service: Service, here: list[Task]) -> Plan:
     due = _due(snap, prepared[0], here)
     if due > snap.now:
         return Plan(wake_at=due)
-    return Plan(changes=[Change(prepared[0], replace(prepared[0], desired=TaskState.RUNNING))])
+    return Plan(changes=[Change(prepared[0], replace(prepared[0], desired=slots.goal(service)))])
 
 
 def _follow(snap: Snapshot, service: Service, here: list[Task], living: list[Task], ended: list[Task]) -> Plan:
@@ -91,7 +93,7 @@ def _follow(snap: Snapshot, service: Service, here: list[Task], living: list[Tas
     new = successor(snap, service, last, here)
     return Plan(
         changes=[Change(None, new), *told],
-        why=f"{service.name}.{new.slot or new.node_id}: {snap.state_of(last).word}, restart in "
+        why=f"{service.name}.{new.place}: {snap.state_of(last).word}, restart in "
         f"{max(new.start_after - snap.now, 0):.3g} s",
     )
 

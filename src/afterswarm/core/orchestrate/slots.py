@@ -1,9 +1,10 @@
 """What the orchestrators ask of the tasks in one slot.
 
-A slot is a number for a replicated service and a node for a global one. Of all tasks that ever were in it, those with
-`desired` up to RUNNING are *wanted*: one normally, two while an update starts the new one before it stops the old one
-(or prepares it meanwhile). A slot without a wanted task is free, unless the last one there ended by itself and its
-restart policy leaves it at that: then the slot is *finished* and is not filled again.
+A slot is a number for a replicated service or job and a node for a global one. Of all tasks that ever were in it, those
+with `desired` up to RUNNING (of a job: COMPLETE) are *wanted*: one normally, two while an update starts the new one
+before it stops the old one (or prepares it meanwhile). A slot without a wanted task is free, unless the last one there
+ended by itself and its restart policy leaves it at that: then the slot is *finished* and is not filled again. A task of
+a job that has completed stays wanted: it has what was wanted of it, and is *done*.
 """
 
 from __future__ import annotations
@@ -42,8 +43,18 @@ def by_slot(tasks: Iterable[Task]) -> dict[Slot, list[Task]]:
     return found
 
 
+def goal(service: Service) -> TaskState:
+    """How far a task of the service is to go."""
+    return TaskState.COMPLETE if service.spec.mode.is_job else TaskState.RUNNING
+
+
 def wanted(task: Task) -> bool:
-    return task.desired <= TaskState.RUNNING
+    return task.desired <= TaskState.COMPLETE
+
+
+def done(snap: Snapshot, task: Task) -> bool:
+    """Whether it is a job's and has completed."""
+    return task.job_iteration is not None and wanted(task) and snap.state_of(task) == TaskState.COMPLETE
 
 
 def alive(snap: Snapshot, task: Task) -> bool:
@@ -93,7 +104,10 @@ def outdated(snap: Snapshot, service: Service, task: Task) -> bool:
 
     An equal template with equal ports is up to date whatever its version (a rollback finds tasks that were not
     touched yet), and so is one that differs in constraints only when the task's node meets the new ones, as in Docker.
+    A job's task belongs to the execution that it was made in.
     """
+    if service.job_status is not None:
+        return task.job_iteration != service.job_status.iteration
     if task.spec_version == service.spec_version:
         return False
     template = service.spec.task_template
@@ -151,7 +165,7 @@ def misplaced(snap: Snapshot, service: Service, task: Task) -> str:
         return "node is drained"
     if node.spec.availability == Availability.PAUSE:
         return ""
-    rules = constraints_of(service.spec.task_template if service.spec.mode.global_ is not None else task.spec)
+    rules = constraints_of(service.spec.task_template if service.spec.mode.per_node else task.spec)
     if constraint.unmet(rules, node, snap.node_reports.get(node.id)) is not None:
         return "assigned node no longer meets constraints"
     return ""
@@ -159,7 +173,7 @@ def misplaced(snap: Snapshot, service: Service, task: Task) -> str:
 
 def misplaced_for_good(snap: Snapshot, service: Service, task: Task) -> bool:
     """Whether the slot itself is where it cannot be: a task of a global service is bound to its node."""
-    return service.spec.mode.global_ is not None and bool(misplaced(snap, service, task))
+    return service.spec.mode.per_node and bool(misplaced(snap, service, task))
 
 
 # ---- restart policy --------------------------------------------------------------------------------------------
@@ -172,11 +186,13 @@ def policy_of(task: Task) -> RestartPolicy:
 def restarts(snap: Snapshot, task: Task) -> bool:
     """Whether a task that ended by itself is to be followed by another one, by its restart policy.
 
+    A job's task that has completed never is: for jobs, `any` means `on-failure`.
     The window does not count the time spent waiting for restarts: with Docker a window shorter than the delay means
     that attempts are never used up (moby/swarmkit#2936).
     """
     policy = policy_of(task)
-    if policy.condition == "none" or (policy.condition == "on-failure" and snap.state_of(task) == TaskState.COMPLETE):
+    never_again = policy.condition == "on-failure" or task.job_iteration is not None
+    if policy.condition == "none" or (never_again and snap.state_of(task) == TaskState.COMPLETE):
         return False
     most = policy.max_attempts or 0
     if not most:

@@ -42,11 +42,12 @@ def new(
         node_id=slot if isinstance(slot, str) else "",
         spec=service.spec.task_template,
         spec_version=service.spec_version,
-        desired=TaskState.READY if waits and not at_once else TaskState.RUNNING,
+        desired=TaskState.READY if waits and not at_once else slots.goal(service),
         since=snap.now,
         message="created",
         start_after=start_after,
         replaces=last.id if last else "",
+        job_iteration=service.job_status.iteration if service.job_status else None,
         ports=slots.host_ports(service),
         restarts=list(restarts),
     )
@@ -72,7 +73,7 @@ def over_services(snap: Snapshot, key: str, plan: Callable[[Snapshot, Service], 
 def _services(snap: Snapshot, key: str) -> Iterable[Service]:
     if key.startswith(NODE):
         here = {task.service_id for task in snap.tasks_on(key.removeprefix(NODE))}
-        return [s for _, s in sorted(snap.services.items()) if s.id in here or s.spec.mode.global_ is not None]
+        return [s for _, s in sorted(snap.services.items()) if s.id in here or s.spec.mode.per_node]
     if key == CLUSTER:
         return [s for _, s in sorted(snap.services.items())]
     service = snap.services.get(key)

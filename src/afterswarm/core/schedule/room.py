@@ -66,7 +66,7 @@ def rooms(snap: Snapshot) -> dict[str, Room]:
         for task in snap.tasks_on(node_id):
             state = snap.state_of(task)
             if TaskState.ASSIGNED <= state <= TaskState.RUNNING:
-                room.enter(task, goes=task.desired == TaskState.RUNNING and _place(task) in prepared)
+                room.enter(task, goes=task.desired >= TaskState.RUNNING and _place(task) in prepared)
                 report = snap.reports.get(task.id)
                 drawn = {(p.protocol, p.published_port) for p in report.ports} if report else set()
                 room.ports.update(drawn - set(host_ports(task)))

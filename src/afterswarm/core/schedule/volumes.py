@@ -121,7 +121,11 @@ def _is_local(mount: Mount) -> bool:
 
 
 def _expanded(source: str, service: Service, task: Task) -> str:
-    fields = {"Service.ID": service.id, "Service.Name": service.name, "Task.Slot": str(task.slot)}
+    fields = {
+        "Service.ID": service.id,
+        "Service.Name": service.name,
+        **({"Task.Slot": str(task.number)} if task.number else {}),
+    }
     try:
         return template.expand(source, fields)
     except Refused:  # named after the node or the task; the agent says so if it cannot be understood at all
