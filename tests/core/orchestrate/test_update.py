@@ -281,3 +281,12 @@ def test_nodes_that_take_no_new_tasks_are_left_out() -> None:
     snap = g.swarm(g.node("a"), of, g.task("x", before, 0, "a"))
     paused = replace(snap.nodes["a"], spec=replace(snap.nodes["a"].spec, availability="pause"))
     assert update.plan(g.swarm(paused, of, g.task("x", before, 0, "a")), "s").changes == []
+
+
+def test_a_slot_whose_new_task_went_with_its_node_is_updated_all_the_same() -> None:
+    policy = RestartPolicy(condition="none")
+    of = updating()
+    of = replace(of, spec=replace(of.spec, task_template=g.template("app:2", restart_policy=policy)))
+    lost = new(of, 1, SHUTDOWN, desired=SHUTDOWN)
+    assert made(planned(of, old(1), lost)) == [(1, READY)]
+    assert made(planned(of, old(1), new(of, 1, TaskState.FAILED, desired=SHUTDOWN))) == []

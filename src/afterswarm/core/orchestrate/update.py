@@ -120,13 +120,18 @@ class _Slot(msgspec.Struct, frozen=True):
             return False
         if self.left and not slots.outdated(snap, service, self.left):
             return False
-        if self.made and slots.state_is_over(snap, self.made) and not slots.restarts(snap, self.made):
+        if self.made and _ended_by_itself(snap, self.made) and not slots.restarts(snap, self.made):
             return False  # its tries are used up
         node = snap.nodes.get(self.here[0].node_id)
         return service.spec.mode.global_ is None or (node is not None and everywhere.eligible(snap, service, node))
 
 
 Found = Mapping[slots.Slot, _Slot]
+
+
+def _ended_by_itself(snap: Snapshot, task: Task) -> bool:
+    """Rather than with its node."""
+    return snap.state_of(task) in slots.ENDED_BY_ITSELF
 
 
 def _hand_over(snap: Snapshot, settings: Settings, slot: _Slot) -> list[Change]:
@@ -178,7 +183,7 @@ def _start(
         if len(changes) >= free:
             break
         failed = found.made
-        if failed and slots.state_is_over(snap, failed):
+        if failed and _ended_by_itself(snap, failed):
             if failed.start_after > snap.now:
                 retry_at = min(retry_at, failed.start_after)
                 continue
