@@ -130,6 +130,15 @@ class Kernel(Protocol):
     async def sync_links(self, links: Sequence[Json]) -> None:
         """Make the VXLAN devices exactly these (see `core.dataplane.vxlan`)."""
 
+    async def sync_returns(self, returns: Sequence[Json]) -> None:
+        """Make the ways back to other hosts exactly these (see `core.dataplane.paths`)."""
+
+    async def source(self, *, netns_pid: int) -> str:
+        """The address that a container speaks from when it takes its default route; "" without one."""
+
+    async def returning(self) -> bool:
+        """Whether this kernel can send answers back as `sync_returns` asks."""
+
     async def forget_flows(self, addresses: Collection[str], *, netns_pid: int | None = None) -> None:
         """Delete conntrack entries that were translated to one of these addresses."""
 

@@ -297,7 +297,9 @@ async def test_a_kernel_that_refuses_is_asked_again(host: Host, caplog: pytest.L
         await asyncio.sleep(30)
         assert host.applied == []
         said = [r.message for r in caplog.records if "no such luck" in r.message]
-        assert sorted(said) == ["links: no such luck", "rules: no such luck"], "once, not at every try"
+        assert sorted(said) == ["links: no such luck", "rules: no such luck", "ways back: no such luck"], (
+            "once, not at every try"
+        )
         host.kernel.broken = ""
         await asyncio.sleep(network.REPAIR + 1)
         assert host.published() == ["10.0.0.11"]

@@ -32,8 +32,7 @@ async def main():
     for line in sys.stdin:
         name, args, kwargs = json.loads(line)
         try:
-            await getattr(kernel, name)(*args, **kwargs)
-            said = None
+            said = [await getattr(kernel, name)(*args, **kwargs)]
         except OSError as error:
             said = [type(error).__name__, str(error)]
         print(json.dumps(said), flush=True)
@@ -56,7 +55,7 @@ BACKEND = Network(
     gateways={"n1": "10.200.1.254", "n2": "10.200.1.253"},
 )
 NETWORKS = [INGRESS, BACKEND]
-PEERS = [Peer(node_id="n1", address="10.177.0.1"), Peer(node_id="n2", address="10.177.0.2")]
+PEERS = [Peer(node_id=f"n{n}", address=f"10.177.0.{n}", returns=True) for n in (1, 2)]
 VIP = "10.200.1.2"
 
 
@@ -111,17 +110,27 @@ class HostKernel:
     async def sync_links(self, links: Sequence[Json]) -> None:
         self._call("sync_links", list(links))
 
+    async def sync_returns(self, returns: Sequence[Json]) -> None:
+        self._call("sync_returns", list(returns))
+
+    async def source(self, *, netns_pid: int) -> str:
+        return str(self._call("source", netns_pid=netns_pid))
+
+    async def returning(self) -> bool:
+        return bool(self._call("returning"))
+
     async def forget_flows(self, addresses: Collection[str], *, netns_pid: int | None = None) -> None:
         self._call("forget_flows", sorted(addresses), netns_pid=netns_pid)
 
-    def _call(self, *args: Any, **kwargs: Any) -> None:
+    def _call(self, *args: Any, **kwargs: Any) -> Any:
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(json.dumps([args[0], args[1:], kwargs]) + "\n")
         self._process.stdin.flush()
         said = json.loads(self._process.stdout.readline())
-        if said:
+        if len(said) > 1:
             raise {"ProcessLookupError": ProcessLookupError}.get(said[0], OSError)(said[1])
+        return said[0]
 
     def close(self) -> None:
         self._process.kill()

@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
-from afterswarm.core.dataplane import nftables, vxlan
+from afterswarm.core.dataplane import nftables, paths, vxlan
 from afterswarm.model.session import Route
 from afterswarm.ports import Kernel
 from afterswarm.sim.kernel import SimKernel
@@ -42,12 +43,23 @@ def links(node: str, *routes: Route) -> list[dict[str, Any]]:
 
 
 def rules(node: str, *routes: Route, silent: tuple[str, ...] = ()) -> str:
-    return nftables.host(node_id=node, networks=net.NETWORKS, routes=routes, silent=silent)
+    return nftables.host(node_id=node, networks=net.NETWORKS, routes=routes, peers=net.PEERS, silent=silent)
+
+
+def ways_back(node: str) -> list[dict[str, Any]]:
+    return [msgspec.to_builtins(each) for each in paths.returns(net.NETWORKS, node)]
 
 
 def vips(task_id: str, *routes: Route, silent: tuple[str, ...] = ()) -> str:
-    attached = {network.id for network in net.NETWORKS}
-    return nftables.container(task_id=task_id, attached=attached, networks=net.NETWORKS, routes=routes, silent=silent)
+    attached = net.target(int(task_id[1:]), "").addresses
+    return nftables.container(
+        task_id=task_id,
+        attached=attached,
+        networks=net.NETWORKS,
+        routes=routes,
+        silent=silent,
+        source=attached[net.BACKEND.id],
+    )
 
 
 # ---- for both ----------------------------------------------------------------------------------------------------
@@ -64,7 +76,7 @@ class Case:
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     if request.param == "sim":
         kernel = SimKernel(processes={42})
-        yield Case(kernel, 42, lambda: (dict(kernel.rulesets), dict(kernel.links)))
+        yield Case(kernel, 42, lambda: (dict(kernel.rulesets), dict(kernel.links), list(kernel.returns)))
         return
     made = request.getfixturevalue("lab")
     where = request.getfixturevalue("where")
@@ -75,7 +87,8 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
         found = json.loads(host.run("ip", "-j", "link", "show"))
         devices = [[link.get(key) for key in ("ifindex", "ifname", "mtu", "master", "address")] for link in found]
         forwarding = [line for line in host.run("bridge", "fdb").splitlines() if " dst " in line]
-        return shown, devices, sorted(forwarding)
+        routing = [host.run("ip", "rule"), host.run("ip", "route", "show", "table", "all", "default")]
+        return shown, devices, sorted(forwarding), routing
 
     yield Case(made.kernels["n1"], where.pid, look)
 
@@ -85,6 +98,7 @@ async def test_saying_it_twice_changes_nothing(case: Case) -> None:
 
     async def say() -> None:
         await case.kernel.sync_links(links("n1", web))
+        await case.kernel.sync_returns(ways_back("n1"))
         await case.kernel.apply(rules("n1", web))
         await case.kernel.apply(vips("t1", web), netns_pid=case.pid)
 
@@ -96,12 +110,15 @@ async def test_saying_it_twice_changes_nothing(case: Case) -> None:
 
 async def test_what_is_no_longer_wanted_goes(case: Case) -> None:
     await case.kernel.sync_links(links("n1"))
+    await case.kernel.sync_returns([])
     await case.kernel.apply(nftables.NOTHING)
     before = case.look()
+    await case.kernel.sync_returns(ways_back("n1"))
     await case.kernel.sync_links(links("n1", net.web(net.target(2, "n2"))))
     await case.kernel.apply(rules("n1", net.web(net.target(2, "n2"))))
     assert case.look() != before
     await case.kernel.sync_links(links("n1"))
+    await case.kernel.sync_returns([])
     await case.kernel.apply(nftables.NOTHING)
     assert case.look() == before
 
@@ -184,6 +201,7 @@ class TestReal:
             for node, kernel in lab.kernels.items():
                 await kernel.sync_links(links(node, *routes))
                 await kernel.apply(rules(node, *routes, silent=silent))
+                await kernel.sync_returns(ways_back(node))
             for where, node, task_id in inner:
                 await lab.kernels[node].apply(vips(task_id, *routes, silent=silent), netns_pid=where.pid)
 
@@ -201,9 +219,22 @@ class TestReal:
         for where, _, task_id in inner:
             assert net.who(where, net.VIP, 80) == {"one", "two"}, f"virtual address from {task_id}"
 
-        # the client's address is kept where nothing stands in the way: inside the overlay, and to a local replica
+        # the client's address is kept: inside the overlay, and through either host to either replica
         assert {net.ask(other, net.VIP, 80) for _ in range(4)} == {"one 10.200.1.13", "two 10.200.1.13"}
-        assert "one 10.177.0.9" in {net.ask(lab.outside, "10.177.0.1", 8080) for _ in range(4)}
+        for address in ("10.177.0.1", "10.177.0.2"):
+            for udp in (False, True):
+                seen = {net.ask(lab.outside, address, 8080, udp=udp) for _ in range(4)}
+                assert seen == {"one 10.177.0.9", "two 10.177.0.9"}, f"through {address}, udp: {udp}"
+        # so is another host's, but where the target's own host is the client
+        assert {net.ask(lab.hosts["n1"], "10.177.0.2", 8080) for _ in range(4)} == {
+            "one 10.200.0.253",
+            "two 10.177.0.1",
+        }
+
+        # a service may ask for the address of the host that was dialled
+        await say(replace(both, masquerade=True))
+        assert {net.ask(lab.outside, "10.177.0.1", 8080) for _ in range(4)} == {"one 10.177.0.9", "two 10.200.0.254"}
+        await say(both)
 
         # nobody on the ingress network reaches the host's loopback through the setting that 127.0.0.1:8080 needs
         with lab.hosts["n1"].socket() as private:

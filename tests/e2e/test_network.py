@@ -23,11 +23,15 @@ from hosts import BUSYBOX, Host, until
 
 from afterswarm.lab.hosts import GATEWAY
 
-WEB = "mkdir -p /tmp/w; hostname > /tmp/w/index.html; exec httpd -f -p 80 -h /tmp/w"
+CLIENT = "cgi-bin/client"  # answers the address that the client has for the server
+WEB = (
+    f"mkdir -p /tmp/w/cgi-bin; hostname > /tmp/w/index.html; echo '#!/bin/sh' > /tmp/w/{CLIENT}; "
+    f"echo 'echo; echo $$REMOTE_ADDR' >> /tmp/w/{CLIENT}; busybox chmod +x /tmp/w/{CLIENT}; exec httpd -f -p 80 -h /tmp/w"
+)
 GATED = f"if [ $$SLOT = 1 ]; then touch /tmp/ok; fi; {WEB}"
 ECHO = (
     "import socket as s; u = s.socket(s.AF_INET, s.SOCK_DGRAM); u.bind(('', 9000))\n"
-    "while True: _, who = u.recvfrom(99); u.sendto(s.gethostname().encode(), who)"
+    "while True: _, who = u.recvfrom(99); u.sendto(f'{s.gethostname()} {who[0]}'.encode(), who)"
 )
 INTERPRETER = sorted({"/usr", "/lib", "/lib64", sys.base_prefix})
 STACK = {
@@ -153,9 +157,9 @@ def virtual(host: Host, service: str, network: str) -> str:
     return str(address.partition("/")[0])
 
 
-def fetch(address: str, port: int) -> str:
+def fetch(address: str, port: int, path: str = "") -> str:
     """What a client outside gets from this address; a connection of its own. The answer is a task's host name."""
-    with urllib.request.urlopen(f"http://{address}:{port}/", timeout=3) as answer:
+    with urllib.request.urlopen(f"http://{address}:{port}/{path}", timeout=3) as answer:
         return str(answer.read().decode().strip())
 
 
@@ -346,9 +350,24 @@ def test_every_host_answers_a_published_udp_port(app: list[Host]) -> None:
     )
     for host in app:
         outside = subprocess.run([sys.executable, "-c", ask, host.address], capture_output=True, text=True, check=False)
-        assert outside.stdout.strip() == task, f"from outside, {host.name}: {outside.stderr}"
+        assert outside.stdout.split() == [task, GATEWAY], f"from outside, {host.name}: {outside.stderr}"
         for address in ("127.0.0.1", host.address):
-            assert host.run(sys.executable, "-c", ask, address) == task, f"{host.name} at {address}"
+            assert host.run(sys.executable, "-c", ask, address).split()[0] == task, f"{host.name} at {address}"
+
+
+def test_tasks_see_the_clients_address(app: list[Host]) -> None:
+    """Through every host, with and without a task of its own. A label hides it, but on the task's own host."""
+    first = app[0]
+    for host in app:
+        assert set(answered(lambda: fetch(host.address, 8080, CLIENT), 6)) == {GATEWAY}, host.name  # noqa: B023
+        assert fetch(host.address, 8082, CLIENT) == GATEWAY, host.name
+    # programs on other hosts are clients like any other
+    assert app[2].run("wget", "-qO-", f"http://{first.address}:8082/{CLIENT}") == app[2].address
+    first.docker("service", "update", "-d", "--label-add", "afterswarm.mesh=masquerade", "app_edge")
+    until("it is hidden", lambda: fetch(first.address, 8082, CLIENT) != GATEWAY)
+    assert fetch(app[1].address, 8082, CLIENT) == GATEWAY
+    first.docker("service", "update", "-d", "--label-rm", "afterswarm.mesh", "app_edge")
+    until("it is shown", lambda: fetch(first.address, 8082, CLIENT) == GATEWAY)
 
 
 def test_a_port_in_host_mode_is_its_hosts_own(app: list[Host]) -> None:

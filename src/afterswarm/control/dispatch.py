@@ -196,6 +196,7 @@ class Dispatcher:
             description=hello.description,
             address=hello.address,
             data_path=hello.data_path,
+            returns=hello.returns,
             session_with=self._me,
             member_id=hello.member_id,
         )

@@ -23,6 +23,8 @@ from afterswarm.model.session import Peer, Route, Target
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import Task, TaskState
 
+MASQUERADE = "afterswarm.mesh"  # label of a service; with the value "masquerade", its tasks do not see clients
+
 _MAY_RUN = frozenset({TaskState.RUNNING, TaskState.COMPLETE})  # desired states in which a running task takes traffic
 
 
@@ -139,6 +141,7 @@ def route(snap: Snapshot, service: Service) -> Route:
         vips={v.network_id: _plain(v.addr) for v in endpoint.virtual_ips if v.addr},
         aliases={n.target: n.aliases for n in service.spec.task_template.networks if n.aliases},
         ports=[p for p in endpoint.ports if p.publish_mode == "ingress"],
+        masquerade=service.spec.labels.get(MASQUERADE) == "masquerade",
         targets=targets,
     )
 
@@ -158,6 +161,7 @@ def peers(snap: Snapshot) -> list[Peer]:
                 data_path=report.data_path or report.address,
                 manager=node.role == Role.MANAGER,
                 up=node.state != NodeState.DOWN,
+                returns=report.returns,
             )
         )
     return found

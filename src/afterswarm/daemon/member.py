@@ -76,9 +76,11 @@ class Member:
         self._leaving = False
         self._beats = Beats(node_id=identity.node_id, clock=clock, run_dir=config.run)
         driver = DockerEngine(engine)
+        self._kernel = LinuxKernel()
+        self._returns = False
         self._network = Network(
             engine=driver,
-            kernel=LinuxKernel(),
+            kernel=self._kernel,
             node_id=identity.node_id,
             clock=clock,
             heard=self._beats.heard,
@@ -163,6 +165,9 @@ class Member:
                     group.create_task(self._renewal.run(), name="certificate"),
                 ]
                 self._description = await self._describe()
+                self._returns = await self._kernel.returning()
+                if not self._returns:
+                    log.warning("no br_netfilter in this kernel: tasks here see other hosts' addresses, not clients'")
                 tasks += [
                     group.create_task(self._network.run(), name="network"),
                     group.create_task(self._resolver.run(), name="resolver"),
@@ -224,6 +229,7 @@ class Member:
             description=self._description,
             address=self._identity.address,
             data_path=self._identity.data_path,
+            returns=self._returns,
             version=__version__,
         )
 

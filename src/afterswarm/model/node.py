@@ -67,6 +67,7 @@ class NodeReport(Obj, frozen=True):
     description: Description = Description()
     address: str = ""  # advertise address, no port
     data_path: str = ""  # address of VXLAN packets; "" means `address`
+    returns: bool = False  # see `session.Peer`
     session_with: str = ""  # node id of the manager that holds the session
     member_id: str = ""  # etcd member, hex; "" for a worker
     left: bool = False  # it has said good-bye; a host that joins again is another node

@@ -36,6 +36,7 @@ class Peer(Part, frozen=True):
     data_path: str = ""
     manager: bool = False  # its role; it may be asked for a session
     up: bool = True  # False: the managers' verdict is that it is down
+    returns: bool = False  # its kernel sends answers back through the host that the connection came through
 
 
 class Target(Part, frozen=True):
@@ -62,6 +63,7 @@ class Route(Part, frozen=True):
     vips: dict[str, str] = {}  # network id -> plain address
     aliases: dict[str, list[str]] = {}  # network id -> further names there
     ports: list[PortConfig] = []  # ingress mode only, published numbers filled in
+    masquerade: bool = False  # tasks see the address of the host that was dialled, not the client's
     targets: list[Target] = []
 
 
@@ -108,6 +110,7 @@ class Hello(Message, frozen=True):
     address: str = ""
     data_path: str = ""
     member_id: str = ""
+    returns: bool = False  # see `Peer`
     version: str = ""
 
 

@@ -18,6 +18,8 @@ class SimKernel:
         self.processes = set(processes)
         self.rulesets: dict[int | None, str] = {}
         self.links: dict[str, Json] = {}
+        self.returns: list[Json] = []
+        self.sources: dict[int, str] = {}  # pid -> address
         self.forgotten: list[tuple[int | None, frozenset[str]]] = []
         self.writes = 0  # calls that changed something
         self.broken = ""
@@ -34,6 +36,19 @@ class SimKernel:
         if self.links != wanted:
             self.links = wanted
             self.writes += 1
+
+    async def sync_returns(self, returns: Sequence[Json]) -> None:
+        self._check(None)
+        if self.returns != list(returns):
+            self.returns = list(returns)
+            self.writes += 1
+
+    async def source(self, *, netns_pid: int) -> str:
+        self._check(netns_pid)
+        return self.sources.get(netns_pid, "")
+
+    async def returning(self) -> bool:
+        return True
 
     async def forget_flows(self, addresses: Collection[str], *, netns_pid: int | None = None) -> None:
         self._check(netns_pid)

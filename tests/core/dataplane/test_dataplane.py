@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from afterswarm.core.dataplane import bridge, diff, nftables, vxlan
+from afterswarm.core.dataplane import bridge, diff, nftables, paths, vxlan
 from afterswarm.core.dataplane.targets import choose, rotate
 from afterswarm.model.network import LABEL, Network, NetworkSpec
 from afterswarm.model.service import PortConfig
@@ -33,8 +33,8 @@ BACKEND = Network(
     gateways={"n1": "10.0.1.251", "n2": "10.0.1.252", "n3": "10.0.1.253"},
 )
 NETWORKS = [INGRESS, BACKEND]
-PEERS = [Peer(node_id=n, address=f"10.77.0.{i}") for i, n in enumerate(NODES, start=1)]
-ALL = {n.id for n in NETWORKS}
+PEERS = [Peer(node_id=n, address=f"10.77.0.{i}", returns=True) for i, n in enumerate(NODES, start=1)]
+ALL = {INGRESS.id: "10.0.0.9", BACKEND.id: "10.0.1.9"}
 
 
 def target(number: int, node: str, *, ready: bool = True, draining: bool = False) -> Target:
@@ -51,10 +51,10 @@ def web(*targets: Target, service_id: str = "web", published: int = 8080, vip: s
 
 
 def host(*routes: Route, node: str = "n1", silent: tuple[str, ...] = ()) -> str:
-    return nftables.host(node_id=node, networks=NETWORKS, routes=routes, silent=silent)
+    return nftables.host(node_id=node, networks=NETWORKS, routes=routes, peers=PEERS, silent=silent)
 
 
-def container(*routes: Route, silent: tuple[str, ...] = (), attached: set[str] = ALL) -> str:
+def container(*routes: Route, silent: tuple[str, ...] = (), attached: dict[str, str] = ALL) -> str:
     return nftables.container(task_id="t", attached=attached, networks=NETWORKS, routes=routes, silent=silent)
 
 
@@ -117,10 +117,39 @@ def test_a_published_port_goes_to_every_ready_target() -> None:
     assert "tcp . 8080 : goto tcp_8080" in text
 
 
-def test_targets_elsewhere_answer_through_this_host() -> None:
-    text = host(web(target(11, "n1"), target(12, "n2")))
-    assert chain(text, "return_path")[0] == "ip daddr != @here snat to 10.0.0.251"
-    assert "set here {\n\t\ttype ipv4_addr\n\t\telements = { 10.0.0.11 }" in text
+def elements(text: str, name: str) -> list[str]:
+    found = re.search(rf"\t(?:set|map) {name} {{\n\t\t.*?\n(?:\t\telements = {{ (.*?) }}\n)?\t}}\n", text)
+    assert found, f"no set {name}"
+    return found[1].split(", ") if found[1] else []
+
+
+def test_the_client_is_hidden_only_where_the_answer_would_not_come_back() -> None:
+    """On hosts that do not send answers back the way they came, for services that ask, and from the target's host."""
+    peers = [replace(p, returns=p.node_id == "n2") for p in PEERS]
+    route = web(target(11, "n1"), target(12, "n2"), target(13, "n3"))
+
+    def around(*routes: Route) -> list[str]:
+        return elements(nftables.host(node_id="n1", networks=NETWORKS, routes=routes, peers=peers), "around")
+
+    assert around(route) == ["10.0.0.13"]
+    assert around(replace(route, masquerade=True)) == ["10.0.0.12", "10.0.0.13"]
+    assert elements(host(route), "own") == ["10.77.0.2 . 10.0.0.12", "10.77.0.3 . 10.0.0.13"]
+
+
+def test_each_other_host_has_a_way_back_of_its_own() -> None:
+    found = paths.returns(NETWORKS, "n1")
+    assert found == [
+        paths.Return(mark=0x5A0000FC, source="10.0.0.0/24", gateway="10.0.0.252", device="aswingress000"),
+        paths.Return(mark=0x5A0000FD, source="10.0.0.0/24", gateway="10.0.0.253", device="aswingress000"),
+    ]
+    assert elements(host(web()), "entry") == ["02:af:0a:00:00:fc : 0x5a0000fc", "02:af:0a:00:00:fd : 0x5a0000fd"]
+
+
+def test_datagrams_reach_the_address_that_a_container_answers_from() -> None:
+    text = nftables.container(task_id="t", attached=ALL, networks=NETWORKS, routes=[], source="10.0.1.9")
+    assert "ip daddr 10.0.0.9 meta l4proto udp dnat to 10.0.1.9" in chain(text, "prerouting")
+    same = nftables.container(task_id="t", attached=ALL, networks=NETWORKS, routes=[], source="10.0.0.9")
+    assert "dnat" not in same
 
 
 def test_a_silent_host_gets_nothing_new_until_it_is_all_there_is() -> None:
@@ -144,7 +173,7 @@ def test_host_mode_is_the_engines_business() -> None:
 
 def test_a_host_that_is_not_in_the_ingress_network_publishes_nothing() -> None:
     networks = [replace(INGRESS, gateways={}), BACKEND]
-    text = nftables.host(node_id="n1", networks=networks, routes=[web(target(11, "n1"))])
+    text = nftables.host(node_id="n1", networks=networks, routes=[web(target(11, "n1"))], peers=PEERS)
     assert text == nftables.NOTHING
 
 
@@ -161,7 +190,7 @@ def test_a_container_has_the_virtual_addresses_of_its_own_networks() -> None:
     assert "10.0.1.2 : goto vip_10_0_1_2" in text
     assert "10.0.9.2" not in text
     assert "10.0.0.2" not in text
-    assert "vip_" not in container(inside, attached={INGRESS.id})
+    assert "vip_" not in container(inside, attached={INGRESS.id: "10.0.0.9"})
 
 
 def test_a_service_without_virtual_address_has_no_rule() -> None:
@@ -203,8 +232,8 @@ def test_the_order_of_objects_does_not_matter(found: list[Route], silent: set[st
     networks = rng.sample(NETWORKS, 2)
     peers = rng.sample(PEERS, 3)
     for one, other in ((found, mixed), (mixed, found)):
-        assert nftables.host(node_id="n1", networks=NETWORKS, routes=one, silent=silent) == nftables.host(
-            node_id="n1", networks=networks, routes=other, silent=set(silent)
+        assert nftables.host(node_id="n1", networks=NETWORKS, routes=one, peers=PEERS, silent=silent) == nftables.host(
+            node_id="n1", networks=networks, routes=other, peers=peers, silent=set(silent)
         )
         assert nftables.container(
             task_id="t", attached=ALL, networks=NETWORKS, routes=one, silent=silent

@@ -9,9 +9,10 @@ from typing import TypeVar
 
 import msgspec
 
-from afterswarm.adapters.kernel import flows, netlink
+from afterswarm.adapters.kernel import flows, netlink, routing
 from afterswarm.adapters.kernel.namespaces import inside
 from afterswarm.adapters.kernel.nft import Rulesets
+from afterswarm.core.dataplane.paths import Return
 from afterswarm.core.dataplane.vxlan import Link
 from afterswarm.ports import Json
 
@@ -40,6 +41,20 @@ class LinuxKernel:
             self._rulesets.tidy()
 
         await self._do(sync)
+
+    async def sync_returns(self, returns: Sequence[Json]) -> None:
+        wanted = [msgspec.convert(each, Return) for each in returns]
+        await self._do(lambda: routing.sync(wanted))
+
+    async def source(self, *, netns_pid: int) -> str:
+        def look() -> str:
+            with inside(netns_pid):
+                return routing.source()
+
+        return await self._do(look)
+
+    async def returning(self) -> bool:
+        return await self._do(routing.sees_bridged)
 
     async def forget_flows(self, addresses: Collection[str], *, netns_pid: int | None = None) -> None:
         def forget() -> None:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 from afterswarm.agent.network.bridges import Bridges
-from afterswarm.core.dataplane import nftables, vxlan
+from afterswarm.core.dataplane import nftables, paths, vxlan
 from afterswarm.core.dns import Zone
 from afterswarm.model.network import Network as Overlay
 from afterswarm.model.session import Peer, Route, Wanted
@@ -40,6 +40,7 @@ class Live(NamedTuple):
 
     pid: int
     task: Task
+    source: str = ""  # the address that it speaks from to everybody else
 
 
 class Network:
@@ -130,7 +131,11 @@ class Network:
     async def started(self, task: Task, pid: int) -> None:
         if not task.attachments or not pid:  # the host's own namespace, or none of ours
             return
-        self._live[task.id] = Live(pid, task)
+        try:
+            self._live[task.id] = Live(pid, task, await self._kernel.source(netns_pid=pid))
+        except ProcessLookupError:
+            self._live.pop(task.id, None)
+            return
         await self._guarded(f"rules of task {task.id}", self._apply_container(task.id))
 
     async def stopped(self, task_id: str) -> None:
@@ -152,6 +157,7 @@ class Network:
         """Take everything away: this host has left the swarm and its containers have ended. Not while `run` runs."""
         self._live.clear()
         await self._guarded("rules", self._kernel.apply(nftables.NOTHING))
+        await self._guarded("ways back", self._kernel.sync_returns([]))
         await self._guarded("links", self._kernel.sync_links([]))
         await self._guarded("networks", self._bridges.keep(()))
 
@@ -173,12 +179,16 @@ class Network:
             if self._wanted.routes is None or self._wanted.networks is None:
                 continue
             rev, silent, routes = self._wanted.rev, self._silent, self._routes
-            host = nftables.host(node_id=self._node_id, networks=self._networks.values(), routes=routes, silent=silent)
+            networks = self._networks.values()
+            host = nftables.host(
+                node_id=self._node_id, networks=networks, routes=routes, peers=self._peers, silent=silent
+            )
             done = [await self._guarded("rules", self._kernel.apply(host))]
             for task_id in sorted(self._live):
                 await self._guarded(f"rules of task {task_id}", self._apply_container(task_id))
             await self._forget(routes, silent)
             done.append(await self._guarded("links", self._sync_links()))
+            done.append(await self._guarded("ways back", self._sync_returns()))
             self.zone = Zone.of(
                 networks=self._networks.values(), routes=routes, tasks=self._wanted.tasks or (), silent=silent
             )
@@ -255,13 +265,18 @@ class Network:
             await self._kernel.sync_links(links)
             self._links = links
 
+    async def _sync_returns(self) -> None:
+        found = paths.returns((n for n in self._networks.values() if n.id in self._bridges.present), self._node_id)
+        await self._kernel.sync_returns([msgspec.to_builtins(each) for each in found])
+
     async def _apply_container(self, task_id: str) -> None:
         live = self._live.get(task_id)
         if live is None or self._wanted.routes is None:  # adopted before a manager spoke: it has its rules
             return
         ruleset = nftables.container(
             task_id=task_id,
-            attached={a.network_id for a in live.task.attachments},
+            attached={a.network_id: a.address.partition("/")[0] for a in live.task.attachments},
+            source=live.source,
             networks=self._networks.values(),
             routes=self._routes,
             silent=self._silent,

@@ -7,7 +7,8 @@ is picked may change there without touching what leads to it.
 A connection to a published port, on the host whose address the client used:
 
     prerouting/output (local address) -> published map -> chain tcp_8080 -> DNAT to a target in the ingress network
-    postrouting, if the target is elsewhere, or could answer around us: SNAT to this host's ingress gateway
+    postrouting, if the target could answer around us: SNAT to this host's ingress gateway; else the client stays
+    on the target's host, prerouting: note which host sent the frame, and mark the answers for it (`paths`)
 
 Priorities are ten before Docker's own chains (-100, 100). nft 1.0.6 wants numbers in output chains.
 """
@@ -15,21 +16,30 @@ Priorities are ten before Docker's own chains (-100, 100). nft 1.0.6 wants numbe
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
+from afterswarm.core.dataplane.paths import MARK, MASK, entries
 from afterswarm.core.dataplane.targets import choose, rotate
-from afterswarm.core.dataplane.vxlan import bridge_name
+from afterswarm.core.dataplane.vxlan import BRIDGE_PREFIX, bridge_name
 from afterswarm.model.network import Network
 from afterswarm.model.service import PortConfig
-from afterswarm.model.session import Route, Target
+from afterswarm.model.session import Peer, Route, Target
 
 TABLE = "ip afterswarm"
 NOTHING = f"table {TABLE}\ndelete table {TABLE}\n"
 """Takes our table away; the first line makes sure that there is one."""
 
 
-def host(*, node_id: str, networks: Iterable[Network], routes: Iterable[Route], silent: Collection[str] = ()) -> str:
+def host(
+    *,
+    node_id: str,
+    networks: Iterable[Network],
+    routes: Iterable[Route],
+    peers: Iterable[Peer],
+    silent: Collection[str] = (),
+) -> str:
     """The ruleset of this host. Without an ingress network, or a gateway of ours in it, nothing is published."""
+    routes = list(routes)
     networks = sorted((n for n in networks if n.subnet and node_id in n.gateways), key=lambda n: n.id)
     ingress = next((n for n in networks if n.spec.ingress), None)
     if ingress is None:
@@ -37,18 +47,23 @@ def host(*, node_id: str, networks: Iterable[Network], routes: Iterable[Route], 
     gateway = ingress.gateways[node_id]
     bridge = bridge_name(ingress.id)
     published = _published(routes)
-    everyone = [t for _, targets in published.values() for t in targets]
-    here = sorted({t.addresses[ingress.id] for t in everyone if t.node_id == node_id and ingress.id in t.addresses})
+    known = {peer.node_id: peer for peer in peers}
+    remote = [(t, r) for r in routes for t in r.targets if t.node_id != node_id and ingress.id in t.addresses]
+    around = {t.addresses[ingress.id] for t, r in remote if not _returns(known.get(t.node_id), r)}
+    own = {f"{address} . {t.addresses[ingress.id]}" for t, _ in remote for address in _of(known.get(t.node_id))}
     chains = {}
     for (protocol, port), (target_port, targets) in published.items():
         chosen = rotate(choose(targets, ingress.id, silent), node_id)
         chains[f"{protocol}_{port}"] = _pick([t.addresses[ingress.id] for t in chosen], protocol, target_port)
     verdicts = [f"{protocol} . {port} : goto {protocol}_{port}" for protocol, port in published]
+    who = entries(ingress, node_id)
     inside = sorted({n.subnet for n in networks}, key=IPv4Network)
     body = [
         _set("gateways", "type ipv4_addr", [n.gateways[node_id] for n in networks]),
         _set("inside", "type ipv4_addr; flags interval", ["127.0.0.0/8", *inside]),
-        _set("here", "type ipv4_addr", here),
+        _set("around", "type ipv4_addr", sorted(around, key=IPv4Address)),
+        _set("own", "type ipv4_addr . ipv4_addr", sorted(own)),
+        _set("entry", "type ether_addr : mark", [f"{mac} : {mark:#x}" for mac, mark in who.items()], kind="map"),
         *_chains(chains),
         _set("published", "type inet_proto . inet_service : verdict", verdicts, kind="map"),
         _chain(
@@ -65,9 +80,20 @@ def host(*, node_id: str, networks: Iterable[Network], routes: Iterable[Route], 
         ),
         _chain(
             "return_path",
-            f"ip daddr != @here snat to {gateway}",
-            f"ip saddr @inside snat to {gateway}",  # else the target answers it directly, past our translation
-            f"meta l4proto udp snat to {gateway}",  # else it answers from its address in another of its networks
+            f"ip daddr @around snat to {gateway}",  # its host would not send the answer back through us
+            f"ip saddr @inside snat to {gateway}",  # the target answers it directly, past our translation
+            f"ip saddr . ip daddr @own snat to {gateway}",  # likewise: the client is the target's own host
+        ),
+        _chain(
+            "came_by",
+            "type filter hook prerouting priority -150; policy accept",
+            f'iifname "{bridge}" ct direction original ct mark set ether saddr map @entry',
+            f'iifname "{BRIDGE_PREFIX}*" ct direction reply ct mark and {MASK:#x} == {MARK:#x} meta mark set ct mark',
+        ),
+        _chain(  # we route between two hosts of one bridge: a container must not learn a way past us from it
+            "redirects",
+            "type filter hook output priority 0; policy accept",
+            f'oifname "{bridge}" icmp type redirect drop',
         ),
         _chain(  # 127.0.0.1:port needs route_localnet on this bridge; nobody on it may use that to reach our loopback
             "loopback",
@@ -81,15 +107,20 @@ def host(*, node_id: str, networks: Iterable[Network], routes: Iterable[Route], 
 def container(
     *,
     task_id: str,
-    attached: Collection[str],
+    attached: Mapping[str, str],
     networks: Iterable[Network],
     routes: Iterable[Route],
     silent: Collection[str] = (),
+    source: str = "",
 ) -> str:
     """The ruleset in the namespace of one task's container: every service's address in its networks.
 
-    `attached` are the ids of its networks. Nobody asks for addresses in the ingress network.
+    `attached` are its addresses by network id. Nobody asks for virtual addresses in the ingress network. `source` is
+    the address that it speaks from to everybody else: a server of datagrams that listens on all its addresses would
+    answer from that one, so published datagrams are brought there, and answers are known by it.
     """
+    networks = list(networks)
+    entered = [attached[n.id] for n in networks if n.id in attached and n.spec.ingress]
     mine = sorted(n.id for n in networks if n.id in attached and not n.spec.ingress)
     picks: dict[str, str] = {}
     for route in sorted(routes, key=lambda r: r.service_id):
@@ -105,6 +136,9 @@ def container(
         _set("vips", "type ipv4_addr : verdict", [f"{vip} : goto {name}" for vip, name in names.items()], kind="map"),
         _chain("output", "type nat hook output priority -110; policy accept", "ip daddr vmap @vips"),
     ]
+    if source:
+        answered = [f"ip daddr {address} meta l4proto udp dnat to {source}" for address in entered if address != source]
+        body.append(_chain("prerouting", "type nat hook prerouting priority -110; policy accept", *answered))
     return _table(body)
 
 
@@ -116,6 +150,16 @@ def _published(routes: Iterable[Route]) -> Mapping[tuple[str, int], tuple[int, S
             if _is_ingress(port):
                 found.setdefault((port.protocol, port.published_port), (port.target_port, route.targets))
     return dict(sorted(found.items()))
+
+
+def _returns(peer: Peer | None, route: Route) -> bool:
+    """Whether the target's host sends answers back the way that the question came, and the service is content."""
+    return peer is not None and peer.returns and not route.masquerade
+
+
+def _of(peer: Peer | None) -> set[str]:
+    """The addresses of a host, as far as the swarm knows them."""
+    return {peer.address, peer.data_path} - {""} if peer else set()
 
 
 def _is_ingress(port: PortConfig) -> bool:

@@ -19,6 +19,7 @@ OVERHEAD = 50  # outer Ethernet, IPv4, UDP and VXLAN headers
 MTU = 1500 - OVERHEAD
 EVERYBODY = "00:00:00:00:00:00"  # where the VXLAN driver looks for broadcasts and unknown addresses
 PREFIX = "asx"
+BRIDGE_PREFIX = "asw"
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -37,7 +38,7 @@ class Link(msgspec.Struct, frozen=True):
 
 def bridge_name(network_id: str) -> str:
     """Of the engine's bridge. 13 characters; the kernel takes 15."""
-    return "asw" + network_id[:10]
+    return BRIDGE_PREFIX + network_id[:10]
 
 
 def device_name(network_id: str) -> str:

@@ -1,0 +1,57 @@
+"""The way back of a connection that came in through another host: through that host again, so that the client's address
+can be kept.
+
+The host that the client dialled (the entry) changes only the destination. The frame reaches the container's host over
+the overlay with the entry's gateway as its sender; that host notes by connection mark who it was, and answers with the
+mark are routed to that gateway, which undoes its translation. One rule and one table of one route for each other host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network
+
+import msgspec
+
+from afterswarm.core.dataplane.vxlan import bridge_name, gateway_mac
+from afterswarm.model.network import Network
+
+MARK = 0x5A000000  # the highest byte of our marks; the rest is the entry's place in the ingress network
+MASK = 0xFF000000
+PRIORITY = 5377  # of our routing rules; no other rule has it
+
+
+class Return(msgspec.Struct, frozen=True, order=True):
+    """Answers from `source` with `mark` leave by `gateway` on `device`. The mark is the number of the table, too.
+
+    As JSON (`msgspec.to_builtins`) it is what `Kernel.sync_returns` takes. `source` keeps the tunnel's own packets,
+    which inherit the mark, out of the tunnel.
+    """
+
+    mark: int
+    source: str  # the subnet
+    gateway: str
+    device: str
+
+
+def entries(network: Network, node_id: str) -> dict[str, int]:
+    """Who may have sent a frame -> the mark: MAC of the gateway of each other host in the ingress network."""
+    return {gateway_mac(address): _mark(network, address) for address in _others(network, node_id)}
+
+
+def returns(networks: Iterable[Network], node_id: str) -> list[Return]:
+    """Every way back of this host."""
+    return sorted(
+        Return(mark=_mark(n, address), source=n.subnet, gateway=address, device=bridge_name(n.id))
+        for n in networks
+        if n.spec.ingress and n.subnet and node_id in n.gateways
+        for address in _others(n, node_id)
+    )
+
+
+def _others(network: Network, node_id: str) -> list[str]:
+    return sorted((a for node, a in network.gateways.items() if node != node_id), key=IPv4Address)
+
+
+def _mark(network: Network, address: str) -> int:
+    return MARK | (int(IPv4Address(address)) - int(IPv4Network(network.subnet).network_address)) & ~MASK
