@@ -237,7 +237,8 @@ async def test_networks(cli: Any) -> None:
     assert [row[1] for row in rows(await cli("network", "ls", "-f", "driver=overlay"))] == ["bridge", "ingress"]
 
 
-async def test_docker_py(sock: Path, api: Any) -> None:
+@pytest.mark.row("CL-01", client="docker-py")
+async def test_cl_01_docker_py(sock: Path, api: Any) -> None:
     def use() -> None:
         client = docker.DockerClient(base_url=f"unix://{sock}", version="1.41")
         try:
