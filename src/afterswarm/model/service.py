@@ -103,6 +103,39 @@ class Ulimit(Part, frozen=True, omit_defaults=False):
     soft: int = 0
 
 
+class CredentialSpec(Part, frozen=True):
+    """Windows. Exactly one of them."""
+
+    config: str = ""  # id of a config that the container refers to with `runtime`
+    file: str = ""
+    registry: str = ""
+
+
+class SELinuxContext(Part, frozen=True):
+    disable: bool = False
+    user: str = ""
+    role: str = ""
+    type: str = ""
+    level: str = ""
+
+
+class Seccomp(Part, frozen=True):
+    mode: str = ""  # default, unconfined, custom
+    profile: bytes = b""
+
+
+class AppArmor(Part, frozen=True):
+    mode: str = ""  # default, disabled
+
+
+class Privileges(Part, frozen=True):
+    credential_spec: CredentialSpec | None = None
+    selinux_context: SELinuxContext | None = None
+    seccomp: Seccomp | None = None
+    app_armor: AppArmor | None = None
+    no_new_privileges: bool = False
+
+
 class ContainerSpec(Part, frozen=True):
     image: str = ""
     labels: dict[str, str] = {}
@@ -113,7 +146,7 @@ class ContainerSpec(Part, frozen=True):
     dir: str = ""
     user: str = ""
     groups: list[str] = []
-    privileges: dict[str, object] | None = None
+    privileges: Privileges | None = None
     init: bool | None = None
     stop_signal: str = ""
     tty: bool = False

@@ -17,7 +17,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from afterswarm.model.base import Obj, Part
-from afterswarm.model.service import GenericResource, PortConfig, TaskSpec
+from afterswarm.model.service import Driver, GenericResource, PortConfig, TaskSpec
 
 
 class TaskState(IntEnum):
@@ -75,6 +75,7 @@ class Task(Obj, frozen=True):
     service_id: str = ""
     service_name: str = ""  # as it was when the task was made: names and labels of its container
     service_labels: dict[str, str] = {}  # likewise: for templates and options (docs/labels.md)
+    log_driver: Driver | None = None  # the swarm's own, for a service that names none
     slot: int = 0
     node_id: str = ""
     spec: TaskSpec = TaskSpec()

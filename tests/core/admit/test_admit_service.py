@@ -15,8 +15,10 @@ from afterswarm.model.refused import Refused
 from afterswarm.model.secret import Config, ConfigSpec, Secret, SecretSpec
 from afterswarm.model.service import (
     SECOND,
+    BindOptions,
     ConfigReference,
     ContainerSpec,
+    CredentialSpec,
     Endpoint,
     EndpointSpec,
     FileTarget,
@@ -27,6 +29,7 @@ from afterswarm.model.service import (
     NetworkAttachmentConfig,
     Placement,
     PortConfig,
+    Privileges,
     ReplicatedJob,
     ReplicatedService,
     ResourceRequirements,
@@ -177,7 +180,6 @@ REFUSED = [
     (spec(image=""), "ContainerSpec: image reference must be provided"),
     (spec(image="Nginx"), 'ContainerSpec: "Nginx" is not a valid repository/tag'),
     (spec(image="nginx:a b"), 'ContainerSpec: "nginx:a b" is not a valid repository/tag'),
-    (ServiceSpec(name="web"), "TaskSpec: missing runtime"),
     (
         replace(spec(), mode=ServiceMode(replicated=ReplicatedService(replicas=-1))),
         "Number of replicas must be non-negative",
@@ -269,7 +271,23 @@ REFUSED = [
         "secrets not found: x, y",
     ),
     (spec(configs=[replace(CONFIG, config_id="other")]), "config not found: settings"),
-    (spec(configs=[replace(CONFIG, file=None)]), "malformed config reference, no target provided"),
+    (
+        spec(privileges=Privileges(credential_spec=CredentialSpec(config="cid"))),
+        "CredentialSpec references config 'cid', but that config isn't in config references with RuntimeTarget",
+    ),
+    (
+        spec(hostname="{{.Nope}}"),
+        (
+            'expanding hostname failed: template: expansion:1:2: executing "expansion" at <.Nope>: '
+            "can't evaluate field Nope in type *template.Context"
+        ),
+    ),
+    (spec(env=["A={{"]), 'expanding env failed: expanding env "A={{": template: expansion:1: unclosed action'),
+    (
+        spec(mounts=[Mount(target="/{{.Task.Slot}}"), Mount(target="/1")]),
+        "ContainerSpec: duplicate mount point: /1",
+    ),
+    (spec(mounts=[Mount(type="npipe", target="x")]), "invalid npipe source, source must not be empty"),
 ]
 
 
@@ -293,11 +311,7 @@ def test_what_is_right_next_to_what_is_wrong() -> None:
         assert admit.create(snapshot(), wanted)
 
 
-def test_not_implemented_is_said_and_not_silently_ignored() -> None:
-    unimplemented = "rpc error: code = Unimplemented desc = "
-    cluster = refused(spec(mounts=[Mount(type="cluster", source="v", target="/v")]))
-    assert cluster == (501, unimplemented + "mounts of type cluster are not supported")
-    assert refused(template(spec(), runtime="plugin"))[0] == 501
+def test_a_service_has_one_mode() -> None:
     both = replace(spec(), mode=ServiceMode(replicated=ReplicatedService(), global_={}))
     assert refused(both) == (400, "must specify only one service mode")
 
@@ -343,6 +357,61 @@ def test_what_jobs_may_not_have() -> None:
     words = "Maximum concurrent jobs must not be negative"
     assert refused(job(max_concurrent=-1)) == (400, INVALID + words)
     assert refused(job(total_completions=-1)) == (400, INVALID + "Total completed jobs must not be negative")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (ServiceSpec(name="web"), "mismatched Runtime and *Spec fields"),
+        (template(spec(), runtime="plugin"), "mismatched Runtime and *Spec fields"),
+        (
+            template(spec(), runtime="plugin", plugin_spec={"Name": "x"}),
+            'runtime type "plugin" only supported in experimental',
+        ),
+        (
+            replace(
+                template(spec(), runtime="plugin", plugin_spec={}), mode=ServiceMode(replicated=ReplicatedService())
+            ),
+            "plugins must not use replicated mode",
+        ),
+        (template(spec(), runtime="attachment", network_attachment_spec={}), "unsupported runtime"),
+        (spec(configs=[replace(CONFIG, file=None)]), "invalid Config: either File or Runtime should be set"),
+        (spec(configs=[replace(CONFIG, runtime={})]), "invalid Config: cannot specify both File and Runtime"),
+        (spec(mounts=[Mount(type="nfs", target="/x")]), 'invalid MountType: "nfs"'),
+        (
+            spec(mounts=[Mount(type="bind", source="/x", target="/x", bind_options=BindOptions(propagation="all"))]),
+            'invalid MountPropagation: "all"',
+        ),
+        (
+            spec(privileges=Privileges(credential_spec=CredentialSpec())),
+            'invalid CredentialSpec: must either provide "file", "registry", or "config" for credential spec',
+        ),
+        (
+            spec(privileges=Privileges(credential_spec=CredentialSpec(file="f", registry="r"))),
+            'invalid CredentialSpec: cannot specify both "file" and "registry" credential specs',
+        ),
+        (
+            template(spec(), resources=ResourceRequirements(swap_bytes=1)),
+            "memory swap provided, but no memory-limit was set",
+        ),
+    ],
+)
+def test_what_docker_cannot_even_read(wanted: ServiceSpec, words: str) -> None:
+    assert refused(wanted) == (400, words)
+
+
+def test_templates_see_the_labels_of_the_service_and_other_runtimes_are_left_out() -> None:
+    labelled = replace(spec(hostname="{{.Service.Labels.a}}"), labels={"a": "1"})
+    stored = admit.create(snapshot(), template(labelled, runtime="container", plugin_spec={"Name": "x"})).spec
+    assert (stored.task_template.runtime, stored.task_template.plugin_spec) == ("", None)
+
+
+def test_mounts_that_need_what_is_not_here_are_admitted_and_their_tasks_say_it() -> None:
+    cluster = Mount(type="Cluster", source="group:fast", target="/v")
+    pipe = Mount(type="npipe", source="x", target="pipe")
+    stored = admit.create(snapshot(), spec(mounts=[cluster, pipe])).spec.task_template.container_spec
+    assert stored is not None
+    assert [m.type for m in stored.mounts] == ["cluster", "npipe"]
 
 
 def test_networks_that_are_not_there() -> None:

@@ -8,9 +8,8 @@ from msgspec.structs import replace
 
 from afterswarm.core.host import container_config
 from afterswarm.core.host.container_config import Place, body
-from afterswarm.core.host.template import expand
 from afterswarm.model.refused import Refused
-from afterswarm.model.service import Platform, PortConfig, TaskSpec
+from afterswarm.model.service import Driver, Platform, PortConfig, TaskSpec
 from afterswarm.model.task import Task
 
 PLACE = Place(node_id="n1", hostname="swarm-1", platform=Platform(architecture="x86_64", os="linux"))
@@ -145,6 +144,13 @@ def test_logs_go_where_the_service_says():
     assert "LogConfig" not in made({"Image": "web"})["HostConfig"]
 
 
+def test_logs_go_where_the_swarm_says_when_the_service_does_not():
+    task = replace(TASK, log_driver=Driver(name="syslog"))
+    assert made({"Image": "web"}, task=task)["HostConfig"]["LogConfig"] == {"Type": "syslog", "Config": {}}
+    own = made({"Image": "web"}, task=task, spec={"LogDriver": {"Name": "local"}})
+    assert own["HostConfig"]["LogConfig"] == {"Type": "local", "Config": {}}
+
+
 def test_templates_name_the_node_the_service_and_the_task():
     got = made({"Image": "web", "Hostname": "{{.Node.Hostname}}-{{ .Task.Slot }}", "Env": ["S={{.Service.Name}}"]})
     assert (got["Hostname"], got["Env"]) == ("swarm-1-2", ["S=shop_web"])
@@ -152,8 +158,71 @@ def test_templates_name_the_node_the_service_and_the_task():
     assert made({"Image": "web", "Hostname": "{{.Task.Slot}}"}, task=everywhere)["Hostname"] == "n1"
 
 
-@pytest.mark.parametrize("text", ["{{.Node.Secret}}", "{{env `HOME`}}", "{{}}", "{{Node.ID}}"])
-def test_a_template_that_is_not_known_is_refused_and_quoted(text):
-    with pytest.raises(Refused, match="template") as refused:
-        expand(text, {"Node.ID": "n1"})
-    assert text in refused.value.message
+def test_templates_reach_every_field_of_a_mount_and_no_name_of_a_variable():
+    labelled = replace(TASK, service_labels={"disk": "fast"})
+    options = {"Labels": {"l": "{{.Task.ID}}"}, "DriverConfig": {"Name": "d", "Options": {"o": "{{.Node.ID}}"}}}
+    mounts = [{"Type": "volume", "Source": "{{.Task.Name}}", "Target": "/{{.Task.Slot}}", "VolumeOptions": options}]
+    env = ["{{.Task.ID}}={{index .Service.Labels `disk`}}", "{{.Task.ID}}"]
+    got = made({"Image": "web", "Mounts": mounts, "Env": env}, task=labelled)
+    assert got["Env"] == ["{{.Task.ID}}=fast", "{{.Task.ID}}"]
+    [mount] = got["HostConfig"]["Mounts"]
+    assert (mount["Source"], mount["Target"]) == ("shop_web.2.t1", "/2")
+    assert mount["VolumeOptions"] == {"Labels": {"l": "t1"}, "DriverConfig": {"Name": "d", "Options": {"o": "n1"}}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "where"),
+    [
+        ({"Hostname": "{{.Nope}}"}, "expanding hostname failed: template: expansion:1:2:"),
+        (
+            {"Env": ["A={{env `HOME`}}"]},
+            'expanding env failed: expanding env "A={{env `HOME`}}": template: expansion:1:',
+        ),
+        ({"Mounts": [{"Source": "{{", "Target": "/x"}]}, 'expanding mounts failed: expanding mount source "{{": templ'),
+    ],
+)
+def test_a_template_that_is_wrong_is_refused_in_dockers_words(spec, where):
+    with pytest.raises(Refused) as refused:
+        made({"Image": "web", **spec})
+    assert refused.value.message.startswith(where)
+
+
+def test_options_that_services_lack_come_from_labels_of_the_service():
+    labelled = replace(TASK, service_labels={"afterswarm.shm-size": "1m", "afterswarm.security-opt": "label=disable"})
+    host = made({"Image": "web", "Privileges": {"NoNewPrivileges": True}}, task=labelled)["HostConfig"]
+    assert (host["ShmSize"], host["SecurityOpt"]) == (1 << 20, ["no-new-privileges=true", "label=disable"])
+
+
+def test_privileges_of_all_kinds_are_security_options():
+    privileges = {
+        "CredentialSpec": {"Config": "c1"},
+        "SELinuxContext": {"Disable": True, "User": "u", "Role": "r", "Type": "t", "Level": "l"},
+        "Seccomp": {"Mode": "custom", "Profile": "e30="},
+        "AppArmor": {"Mode": "disabled"},
+    }
+    assert made({"Image": "web", "Privileges": privileges})["HostConfig"]["SecurityOpt"] == [
+        "credentialspec=config://c1",
+        "label=disable",
+        "label=user:u",
+        "label=role:r",
+        "label=type:t",
+        "label=level:l",
+        "seccomp={}",
+        "apparmor=unconfined",
+    ]
+    usual = {"Seccomp": {"Mode": "default"}, "AppArmor": {"Mode": "default"}}
+    assert made({"Image": "web", "Privileges": usual})["HostConfig"]["SecurityOpt"] == []
+
+
+def test_swap_is_beyond_memory_and_nothing_without_it():
+    def host(**resources):
+        return made({"Image": "web"}, spec={"Resources": resources})["HostConfig"]
+
+    limits = {"MemoryBytes": 1 << 26}
+    assert host(Limits=limits, SwapBytes=1 << 20)["MemorySwap"] == (1 << 26) + (1 << 20)
+    assert host(Limits=limits, SwapBytes=0, MemorySwappiness=0) | {
+        "MemorySwap": 1 << 26,
+        "MemorySwappiness": 0,
+    } == host(Limits=limits, SwapBytes=0, MemorySwappiness=0)
+    assert host(Limits=limits, SwapBytes=-1)["MemorySwap"] == -1
+    assert "MemorySwap" not in host(Limits={"NanoCPUs": 1}, SwapBytes=1)

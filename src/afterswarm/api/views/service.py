@@ -53,6 +53,7 @@ def spec(wanted: ServiceSpec, *, defaults: bool = False) -> Json:
     template.setdefault("ForceUpdate", 0)
     if wanted.task_template.container_spec is not None:
         template.setdefault("Runtime", "container")
+        template["ContainerSpec"].setdefault("Isolation", "default")
     shown.setdefault("Mode", {"Replicated": {"Replicas": 1}})
     for name, config in (("UpdateConfig", wanted.update_config), ("RollbackConfig", wanted.rollback_config)):
         if config:

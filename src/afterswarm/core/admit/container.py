@@ -10,6 +10,11 @@ import re
 from collections.abc import Iterable
 
 from afterswarm.core import constraint
+from afterswarm.core.admit import mounts
+from afterswarm.core.admit.privileges import check_privileges
+from afterswarm.core.admit.words import invalid
+from afterswarm.core.host import template as templates
+from afterswarm.core.template.values import Fields
 from afterswarm.model.refused import Refused
 from afterswarm.model.service import (
     ConfigReference,
@@ -17,16 +22,19 @@ from afterswarm.model.service import (
     FileTarget,
     Healthcheck,
     Limit,
-    Mount,
     Resources,
     RestartPolicy,
     SecretReference,
+    ServiceMode,
+    ServiceSpec,
     TaskSpec,
 )
 
 MIN_NANO_CPUS = 1_000_000
 MIN_MEMORY = 4 * 1024**2
 MIN_HEALTH = 1_000_000  # nanoseconds
+
+_MISMATCH = "mismatched Runtime and *Spec fields"
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
@@ -35,28 +43,34 @@ _DIGEST = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}
 _IMAGE = re.compile(rf"(?:{_DOMAIN}/)?{_COMPONENT}(?:/{_COMPONENT})*(?::\w[\w.-]{{0,127}})?(?:@{_DIGEST})?", re.ASCII)
 
 
-def invalid(words: str) -> Refused:
-    return Refused(400, f"rpc error: code = InvalidArgument desc = {words}")
+def check_runtime(template: TaskSpec, mode: ServiceMode) -> None:
+    """Containers are what tasks can be. Raises `Refused`, for others as an engine without experimental features."""
+    if template.runtime in ("", "container"):
+        if template.container_spec is None:
+            raise Refused(400, _MISMATCH)
+    elif template.runtime == "plugin":
+        if template.plugin_spec is None:
+            raise Refused(400, _MISMATCH)
+        if mode.replicated is not None:
+            raise Refused(400, "plugins must not use replicated mode")
+        raise Refused(400, 'runtime type "plugin" only supported in experimental')
+    else:
+        raise Refused(400, "unsupported runtime")
 
 
-def unimplemented(words: str) -> Refused:
-    return Refused(501, f"rpc error: code = Unimplemented desc = {words}")
-
-
-def check_template(template: TaskSpec) -> None:
-    """Raises `Refused`."""
+def check_template(template: TaskSpec, service: ServiceSpec) -> None:
+    """`template` is that of `service`, or is to be. Raises `Refused`."""
     if template.resources:
-        _check_resources(template.resources.limits)
+        limits = template.resources.limits
+        if template.resources.swap_bytes is not None and not (limits and limits.memory_bytes):
+            raise Refused(400, "memory swap provided, but no memory-limit was set")
+        _check_resources(limits)
         _check_resources(template.resources.reservations)
     if template.restart_policy:
         _check_restart(template.restart_policy)
     for text in template.placement.constraints if template.placement else ():
         constraint.parse(text)
-    if template.runtime not in ("", "container") or template.plugin_spec or template.network_attachment_spec:
-        raise unimplemented("RuntimeSpec: unimplemented runtime in service spec")
-    if template.container_spec is None:
-        raise invalid("TaskSpec: missing runtime")
-    _check_container(template.container_spec)
+    _check_container(template.container_spec or ContainerSpec(), service)
 
 
 def _check_resources(resources: Limit | Resources | None) -> None:
@@ -78,41 +92,34 @@ def _check_restart(policy: RestartPolicy) -> None:
         raise invalid(f"TaskSpec: unrecognized restart condition {policy.condition}")
 
 
-def _check_container(container: ContainerSpec) -> None:
+def _check_container(container: ContainerSpec, service: ServiceSpec) -> None:
+    check_privileges(container)
+    mounts.check_shape(container.mounts)
     _check_references("secret", container.secrets)
     _check_references("config", container.configs)
+    try:
+        container = templates.expanded(container, _somewhere(service))
+    except Refused as why:
+        raise invalid(str(why)) from None
     if not container.image:
         raise invalid("ContainerSpec: image reference must be provided")
     if not _IMAGE.fullmatch(container.image):
         raise invalid(f'ContainerSpec: "{container.image}" is not a valid repository/tag')
-    _check_mounts(container.mounts)
+    mounts.check(container.mounts)
     if container.healthcheck:
         _check_health(container.healthcheck)
     if container.stop_grace_period is not None and container.stop_grace_period < 0:
         raise invalid("ContainerSpec: stop-grace-period cannot be negative")
 
 
-def _check_mounts(mounts: Iterable[Mount]) -> None:
-    targets: set[str] = set()
-    for mount in mounts:
-        if mount.target in targets:
-            raise invalid(f"ContainerSpec: duplicate mount point: {mount.target}")
-        targets.add(mount.target)
-        if not mount.target.startswith("/"):
-            raise invalid(f"invalid mount target, must be an absolute path: {mount.target}")
-        match mount.type:
-            case "bind" if not mount.source.startswith("/"):
-                raise invalid(f"invalid bind mount source, must be an absolute path: {mount.source}")
-            case "volume" if mount.source.startswith("/"):
-                raise invalid(f"invalid volume mount source, must not be an absolute path: {mount.source}")
-            case "tmpfs" if mount.source:
-                raise invalid("invalid tmpfs source, source must be empty")
-            case "bind" | "volume" | "tmpfs" | "image":
-                pass
-            case "cluster" | "npipe":
-                raise unimplemented(f"mounts of type {mount.type} are not supported")
-            case _:
-                raise invalid(f"invalid mount type: {mount.type}")
+def _somewhere(service: ServiceSpec) -> Fields:
+    """What templates may say, before it is known of which task: what cannot be said at all is found out now."""
+    return templates.context(
+        service={"ID": "serviceid", "Name": service.name or "servicename", "Labels": service.labels},
+        node={"ID": "nodeid", "Hostname": "nodeHostname"},
+        platform={"Architecture": "architecture", "OS": "os"},
+        task={"ID": "taskid", "Name": "taskname", "Slot": "1"},
+    )
 
 
 def _check_health(check: Healthcheck) -> None:
@@ -138,7 +145,11 @@ def _check_references(kind: str, references: Iterable[SecretReference | ConfigRe
         if file is None:
             if elsewhere:
                 continue
+            if kind == "config":
+                raise Refused(400, "invalid Config: either File or Runtime should be set")
             raise invalid(f"malformed {kind} reference, no target provided")
+        if elsewhere:
+            raise Refused(400, "invalid Config: cannot specify both File and Runtime")
         if not file.name:
             raise invalid(f"malformed file {kind} reference, invalid target file name provided")
         if other := names.get(file.name):

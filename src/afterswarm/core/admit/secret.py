@@ -17,8 +17,8 @@ from msgspec.structs import replace
 
 from afterswarm import ids
 from afterswarm.core import payloads
-from afterswarm.core.admit.container import invalid
 from afterswarm.core.admit.service import changed
+from afterswarm.core.admit.words import invalid
 from afterswarm.core.payloads import Unseal
 from afterswarm.model.base import Change
 from afterswarm.model.refused import Refused

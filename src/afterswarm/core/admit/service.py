@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from afterswarm import ids
 from afterswarm.core import dependencies, naming, payloads
 from afterswarm.core.admit import service_spec
-from afterswarm.core.admit.container import invalid, unimplemented
+from afterswarm.core.admit.words import invalid, unimplemented
 from afterswarm.core.options import table as options
 from afterswarm.model.network import PREDEFINED, Network
 from afterswarm.model.refused import Refused

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from afterswarm.core.admit.container import check_template, invalid
+from afterswarm.core.admit.container import check_runtime, check_template
+from afterswarm.core.admit.words import invalid
 from afterswarm.core.options.table import chosen
 from afterswarm.model.refused import Refused
 from afterswarm.model.service import (
+    ContainerSpec,
     EndpointSpec,
     PortConfig,
     ReplicatedJob,
@@ -30,6 +32,7 @@ _LONGEST_NAME = 63
 
 def checked(spec: ServiceSpec) -> ServiceSpec:
     """The form in which it is stored. Raises `Refused`."""
+    check_runtime(spec.task_template, spec.mode)
     spec = normal(spec)
     if not spec.name:
         raise invalid("meta: name must be provided")
@@ -37,7 +40,7 @@ def checked(spec: ServiceSpec) -> ServiceSpec:
         raise invalid("name must be valid as a DNS name component")
     if len(spec.name) > _LONGEST_NAME:
         raise invalid("name must be 63 characters or fewer")
-    check_template(spec.task_template)
+    check_template(spec.task_template, spec)
     _check_mode(spec.mode)
     if spec.mode.is_job and spec.update_config:
         raise invalid("Jobs may not have an update config")
@@ -54,12 +57,34 @@ def normal(spec: ServiceSpec) -> ServiceSpec:
     template = spec.task_template
     if spec.networks and not template.networks:
         template = replace(template, networks=spec.networks)
+    if template.runtime in ("", "container"):
+        template = replace(template, runtime="", plugin_spec=None, network_attachment_spec=None)
+    if template.container_spec:
+        template = replace(template, container_spec=_container(template.container_spec))
     return replace(
         spec,
         task_template=template,
         networks=[],
         mode=_mode(spec.mode),
         endpoint_spec=_endpoint(spec.endpoint_spec) if spec.endpoint_spec else None,
+    )
+
+
+def _container(spec: ContainerSpec) -> ContainerSpec:
+    isolation = spec.isolation.lower()
+    return replace(
+        spec,
+        isolation=isolation if isolation in ("process", "hyperv") else "",
+        mounts=[
+            replace(
+                mount,
+                type=mount.type.lower(),
+                bind_options=replace(mount.bind_options, propagation=mount.bind_options.propagation.lower())
+                if mount.bind_options
+                else None,
+            )
+            for mount in spec.mounts
+        ],
     )
 
 

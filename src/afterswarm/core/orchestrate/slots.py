@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from msgspec.structs import replace
 
 from afterswarm.core import constraint
+from afterswarm.core.options.table import chosen
 from afterswarm.model.node import Availability, NodeState
 from afterswarm.model.service import SECOND, Placement, PortConfig, RestartPolicy, Service, TaskSpec
 from afterswarm.model.snapshot import Snapshot
@@ -112,6 +113,8 @@ def outdated(snap: Snapshot, service: Service, task: Task) -> bool:
         return False
     template = service.spec.task_template
     if task.ports != host_ports(service) or not _reachable(snap, service, task):
+        return True
+    if chosen(task.service_labels) != chosen(service.spec.labels):
         return True
     if task.spec == template:
         return False

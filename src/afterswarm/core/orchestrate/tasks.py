@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from afterswarm import ids
 from afterswarm.core.orchestrate import slots
 from afterswarm.model.base import Change, Plan
-from afterswarm.model.service import Service
+from afterswarm.model.service import Driver, Service
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import Task, TaskState
 
@@ -38,6 +38,7 @@ def new(
         service_id=service.id,
         service_name=service.name,
         service_labels=service.spec.labels,
+        log_driver=_log_driver(snap, service),
         slot=slot if isinstance(slot, int) else 0,
         node_id=slot if isinstance(slot, str) else "",
         spec=service.spec.task_template,
@@ -51,6 +52,12 @@ def new(
         ports=slots.host_ports(service),
         restarts=list(restarts),
     )
+
+
+def _log_driver(snap: Snapshot, service: Service) -> Driver | None:
+    if service.spec.task_template.log_driver or snap.cluster is None:
+        return None
+    return snap.cluster.spec.task_defaults.log_driver
 
 
 def over_services(snap: Snapshot, key: str, plan: Callable[[Snapshot, Service], Plan]) -> Plan:

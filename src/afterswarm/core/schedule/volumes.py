@@ -14,11 +14,11 @@ import msgspec
 from msgspec.structs import replace
 
 from afterswarm import ids
-from afterswarm.core.host import template
+from afterswarm.core import template
 from afterswarm.core.schedule import filters
 from afterswarm.core.schedule.room import Room
+from afterswarm.core.template.values import Fields
 from afterswarm.model.node import Availability, NodeState
-from afterswarm.model.refused import Refused
 from afterswarm.model.service import Mount, Service
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import Task
@@ -121,12 +121,11 @@ def _is_local(mount: Mount) -> bool:
 
 
 def _expanded(source: str, service: Service, task: Task) -> str:
-    fields = {
-        "Service.ID": service.id,
-        "Service.Name": service.name,
-        **({"Task.Slot": str(task.number)} if task.number else {}),
+    known = {
+        "Service": Fields("service", ID=service.id, Name=service.name, Labels=task.service_labels),
+        **({"Task": Fields("task", Slot=str(task.number))} if task.number else {}),
     }
     try:
-        return template.expand(source, fields)
-    except Refused:  # named after the node or the task; the agent says so if it cannot be understood at all
+        return template.expand(source, Fields("context", **known))
+    except template.Fault:  # named after the node or the task; the agent says so if it cannot be understood at all
         return source
