@@ -89,9 +89,7 @@ def test_read_from_any_manager(spread: list[Host], client: str, manager: int) ->
     assert shown["Config"]["Labels"]["com.docker.swarm.node.id"] == spread[2].docker("info", "-f", "{{.Swarm.NodeID}}")
     for term in (name, shown["Id"], shown["Id"][:10]):
         assert "sh -c trap" in host.docker("top", term)
-        logs = subprocess.run(
-            [host.client, "-H", f"unix://{host.place.socket}", "logs", term], capture_output=True, text=True, check=True
-        )
+        logs = run(host, "logs", term)
         assert ("begun" in logs.stdout, "oops" in logs.stderr) == (True, True)
     assert name in host.docker("stats", "--no-stream", "--format", "{{.Name}}", name)
     assert host.docker("port", name) == ""
@@ -203,15 +201,16 @@ def test_tk_06_logs_of_all_hosts(spread: list[Host], client: str) -> None:
     assert {ln.split()[1].partition("@")[2] for ln in stamped} == ids, "ids, as asked for"
     assert all(ln.split()[0].endswith("Z") for ln in stamped)
     assert host.docker("service", "logs", "--since", "2199-01-01T00:00:00", "all") == ""
-    assert len(host.docker("service", "logs", "--tail", "1", "--raw", "all").splitlines()) == 3
-    assert "configured logging driver does not support reading" in refused(host, "service", "logs", "mute")
+    said = run(host, "service", "logs", "--tail", "1", "--raw", "all")
+    assert len((said.stdout + said.stderr).splitlines()) == 3
+    assert "configured logging driver does not support reading" in run(host, "service", "logs", "mute").stderr
     assert "no such task or service: nope" in host.fails("service", "logs", "nope")
 
 
-def refused(host: Host, *argv: str) -> str:
-    """What a command says on standard error, whatever its exit code."""
+def run(host: Host, *argv: str) -> subprocess.CompletedProcess[str]:
+    """A command, whatever its exit code."""
     full = [host.client, "-H", f"unix://{host.place.socket}", *argv]
-    return subprocess.run(full, capture_output=True, text=True, timeout=20, check=False).stderr
+    return subprocess.run(full, capture_output=True, text=True, timeout=20, check=False)
 
 
 @EACH
@@ -248,7 +247,7 @@ def test_zz_a_silent_host_is_named_soon(spread: list[Host]) -> None:
         began = time.monotonic()
         assert "node swarm-3" in host.with_client(client).fails("logs", name)
         assert time.monotonic() - began < 2.5
-        said = refused(host.with_client(client), "service", "logs", "all")
+        said = run(host.with_client(client), "service", "logs", "all").stderr
         assert "incomplete log stream" in said
         assert "swarm-3" in said
     host.lab.heal("swarm-3")
