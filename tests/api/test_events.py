@@ -153,6 +153,28 @@ async def test_since_brings_what_was(api: Any, front: str, engine: Engine) -> No
         assert await event.reply.read() == b""
 
 
+async def test_the_past_is_in_order_of_time(api: Any, front: str, engine: Engine) -> None:
+    """The engine's past and the swarm's are told one after the other, then what is new."""
+    for n in (2, 4, 6):
+        api.host.clock.now = lambda n=n: 1_700_000_000.0 + n
+        await api.write(secret(f"s{n}", f"at{n}"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+    for n in (1, 3, 5):
+        engine.says.put_nowait(b'{"Type":"image","timeNano":%d}\n' % ((1_700_000_000 + n) * 10**9))
+    seconds = []
+    async with listening(front, "?since=1699999999") as event:
+        seconds = [(await event())["timeNano"] // 10**9 % 100 for _ in range(6)]
+        await api.write(secret("s7", "now"))
+        assert (await event())["Actor"]["ID"] == "s7"
+    assert seconds == [1, 2, 3, 4, 5, 6]
+    await engine.left.wait()
+    engine.says.put_nowait(None)
+    async with listening(front, "?until=1700000004.5") as event:
+        assert [(await event())["Actor"]["ID"] for _ in range(2)] == ["s2", "s4"]
+        assert await event.reply.read() == b""
+
+
 async def test_a_worker_passes_the_engines_on(api: Any, host: Any, tmp_path: Path, engine: Engine) -> None:
     host.replica = None
     path = str(tmp_path / "worker.sock")

@@ -19,6 +19,7 @@ from afterswarm.ports import Clock, Json, Replica
 
 REMEMBERED = 256  # events kept for `since`, as many as Docker keeps
 WAITING = 1024  # events that a slow client may be behind before it misses some
+QUIET = 0.2  # seconds of silence after which an engine has told its past
 
 Line = bytes | None  # `None`: the engine's stream has ended
 
@@ -46,7 +47,7 @@ class Events:
         """`GET /events`. It misses nothing that happens while the engine is being asked."""
         wanted = filters.read(request)
         news: asyncio.Queue[Json] = asyncio.Queue(maxsize=WAITING)
-        past = list(self._recent) if request.arg("since") else []
+        past = list(self._recent) if request.arg("since") or request.arg("until") else []
         self._listeners.add(news)
         engines: bytes | AsyncIterable[bytes] = b""
 
@@ -55,7 +56,7 @@ class Events:
             await let_go(engines)
 
         try:
-            answer = await forward(request, host.engine)
+            answer = await forward(_plain(request), host.engine)
         except BaseException:
             await leave()
             raise
@@ -74,15 +75,35 @@ class Events:
                 queue.put_nowait(event)
 
 
+def _plain(request: Request) -> Request:
+    """Without a wish for another format than one JSON object a line, which newer engines would grant."""
+    return Request(request.method, request.target, [h for h in request.headers.items() if h[0].lower() != "accept"])
+
+
 async def _merged(
     engines: AsyncIterable[bytes], past: list[Json], news: asyncio.Queue[Json], chosen: Callable[[Json], bool]
 ) -> AsyncGenerator[bytes, None]:
-    for event in past:
-        if chosen(event):
-            yield _line(event)
+    """What was, in order of time, then what comes, as it comes."""
     lines: asyncio.Queue[Line] = asyncio.Queue(maxsize=1)
+    ours = deque(event for event in past if chosen(event))
     async with children() as spawn:
         spawn(_engine_lines(engines, lines))
+        ended = False
+        while ours and not ended:
+            try:
+                async with asyncio.timeout(QUIET):
+                    line = await lines.get()
+            except TimeoutError:
+                break
+            ended = line is None
+            while ours and (line is None or ours[0]["timeNano"] <= _when(line)):
+                yield _line(ours.popleft())
+            if line is not None:
+                yield line
+        for event in ours:
+            yield _line(event)
+        if ended:
+            return
         spawn(_news_lines(news, lines, chosen))
         while (line := await lines.get()) is not None:
             yield line
@@ -93,14 +114,25 @@ async def _engine_lines(engine: AsyncIterable[bytes], lines: asyncio.Queue[Line]
     rest = b""
     try:
         async for chunk in engine:
-            whole, newline, rest = (rest + chunk).rpartition(b"\n")
-            if newline:
-                await lines.put(whole + newline)
+            *whole, rest = (rest + chunk).split(b"\n")
+            for line in whole:
+                await lines.put(line + b"\n")
     except OSError:
         pass  # the engine is gone, and the stream ends with it
     if rest:
         await lines.put(rest)
     await lines.put(None)
+
+
+class _Moment(msgspec.Struct):
+    timeNano: int = 0  # noqa: N815 - the engine's word
+
+
+def _when(line: bytes) -> int:
+    try:
+        return msgspec.json.decode(line, type=_Moment).timeNano
+    except msgspec.DecodeError:
+        return 0
 
 
 async def _news_lines(news: asyncio.Queue[Json], lines: asyncio.Queue[Line], chosen: Callable[[Json], bool]) -> None:
