@@ -62,23 +62,23 @@ async def test_ping(api: Any, host: Any) -> None:
 async def test_a_newer_engine_is_offered_as_one_that_we_know(host: Any, api: Any, tmp_path: Any) -> None:
     async def newer(request: Request) -> Response:
         if request.path == "/_ping":
-            return Response(200, [("Api-Version", "1.54"), ("Swarm", "inactive")], b"OK")
+            return Response(200, [("Api-Version", "1.60"), ("Swarm", "inactive")], b"OK")
         components = [
-            {"Name": "Engine", "Version": "30.0", "Details": {"ApiVersion": "1.54"}},
+            {"Name": "Engine", "Version": "30.0", "Details": {"ApiVersion": "1.60"}},
             {"Name": "containerd", "Version": "2"},
         ]
-        return Response.json({"Version": "30.0", "ApiVersion": "1.54", "Components": components})
+        return Response.json({"Version": "30.0", "ApiVersion": "1.60", "Components": components})
 
     async with serve_unix(tmp_path / "newer.sock", newer):
         host.engine = Client.unix(tmp_path / "newer.sock")
         version = await api.ok("GET", "/version")
-        assert version["ApiVersion"] == version["Components"][0]["Details"]["ApiVersion"] == "1.50"
+        assert version["ApiVersion"] == version["Components"][0]["Details"]["ApiVersion"] == "1.56"
         assert (version["Version"], version["Components"][1]["Version"]) == ("30.0", "2")
         answer = await api.app(Request("GET", "/_ping"))
-        assert dict(answer.headers)["Api-Version"] == "1.50"
+        assert dict(answer.headers)["Api-Version"] == "1.56"
         await answer.body.aclose()
-        assert (await api("GET", "/v1.51/nodes"))[0] == 400
-        assert (await api("GET", "/v1.50/nodes"))[0] == 200
+        assert (await api("GET", "/v1.57/nodes"))[0] == 400
+        assert (await api("GET", "/v1.56/nodes"))[0] == 200
         host.engine.close()
 
 

@@ -13,6 +13,7 @@ from afterswarm.api.host import Host
 from afterswarm.api.logs import logs
 from afterswarm.http.message import Request, Response, Upgraded
 from afterswarm.http.proxy import forward
+from afterswarm.model.refused import Refused
 from afterswarm.ports import Replica
 
 OURS = {"configs", "nodes", "secrets", "services", "swarm", "tasks"}  # never the engine's business
@@ -44,7 +45,7 @@ class App:
             answer = errors.answer(error, self._host.engine.where)
             if answer is None:
                 raise
-            return answer
+            return await self._signed(answer) if isinstance(error, Refused) else answer
 
     async def _answer(self, request: Request) -> Response | Upgraded:
         asked, path = versions.split(request.path)

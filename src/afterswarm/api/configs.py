@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from afterswarm.api import decode, filters, lookup
+from afterswarm.api import decode, filters, lookup, since
 from afterswarm.api.host import Host
 from afterswarm.api.secrets import FILTERS, chosen
 from afterswarm.api.views import render
@@ -26,7 +26,9 @@ async def listing(host: Host, request: Request) -> Response:
 
 async def create(host: Host, request: Request) -> Response:
     replica = replica_of(host)
-    spec = await decode.body(request, ConfigSpec)
+    body = await decode.raw(request, ConfigSpec)
+    since.check_templates(body, request, "config")
+    spec = decode.convert(body, ConfigSpec)
 
     def decide(snap: Snapshot) -> tuple[list[Change], str]:
         config = admit.create_config(snap, spec)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from afterswarm.api import decode, filters, lookup
+from afterswarm.api import decode, filters, lookup, since
 from afterswarm.api.host import Host
 from afterswarm.api.views import render
 from afterswarm.api.write import check_version, replica_of, settle, snapshot_of
@@ -37,7 +37,9 @@ def chosen(wanted: filters.Filters, obj_id: str, name: str, labels: dict[str, st
 
 async def create(host: Host, request: Request) -> Response:
     replica = replica_of(host)
-    spec = await decode.body(request, SecretSpec)
+    body = await decode.raw(request, SecretSpec)
+    since.check_templates(body, request, "secret")
+    spec = decode.convert(body, SecretSpec)
 
     def decide(snap: Snapshot) -> tuple[list[Change], str]:
         secret, payload = admit.create(snap, spec)

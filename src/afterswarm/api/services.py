@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from afterswarm.api import decode, filters, lookup
+from afterswarm.api import decode, filters, lookup, since
 from afterswarm.api.host import Host
 from afterswarm.api.views import service as service_view
 from afterswarm.api.write import check_version, replica_of, settle, snapshot_of
@@ -36,7 +36,7 @@ async def listing(host: Host, request: Request) -> Response:
             and (not modes or service.spec.mode.word in modes)
         ):
             shown = service_view.rendered(service, defaults=request.flag("insertDefaults"))
-            if request.flag("status"):
+            if request.flag("status") and not since.before(request, since.STATUS):
                 shown["ServiceStatus"] = service_view.status(snap, service)
             found.append(shown)
     return Response.json(found)
@@ -81,7 +81,7 @@ async def update(host: Host, request: Request, id: str) -> Response:  # noqa: A0
 
 async def _spec(request: Request) -> ServiceSpec:
     """What `service_view` adds is taken away again: an update that changes nothing must not look like a change."""
-    spec = await decode.body(request, ServiceSpec)
+    spec = decode.convert(since.known(await decode.raw(request, ServiceSpec), request, since.SERVICE), ServiceSpec)
     template = spec.task_template
     if template.runtime == "container":
         spec = replace(spec, task_template=replace(template, runtime=""))

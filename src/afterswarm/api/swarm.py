@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from afterswarm.api import decode
+from afterswarm.api import decode, since
 from afterswarm.api.host import Host, InitRequest, JoinRequest
 from afterswarm.api.trust import tls_info
 from afterswarm.api.views import render
@@ -31,7 +31,7 @@ async def inspect(host: Host, _request: Request) -> Response:
 
 
 async def init(host: Host, request: Request) -> Response:
-    wanted = await decode.body(request, InitRequest)
+    wanted = decode.convert(since.known(await decode.raw(request, InitRequest), request, since.SWARM), InitRequest)
     if host.node_id and not wanted.force_new_cluster:
         raise Refused(503, ALREADY)
     if wanted.force_new_cluster:

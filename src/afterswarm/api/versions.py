@@ -15,7 +15,8 @@ from afterswarm.http.message import Request, Response, Upgraded
 from afterswarm.http.proxy import forward
 from afterswarm.model.refused import Refused
 
-NEWEST = (1, 50)
+NEWEST = (1, 56)  # whose description was read for what it says of swarms
+OLDEST = (1, 24)  # the first with services
 _PREFIX = re.compile(r"/v(\d+)\.(\d+)(?=/)")
 
 
@@ -52,6 +53,12 @@ class Versions:
         return self._offered or NEWEST
 
     async def check(self, host: Host, asked: tuple[int, int] | None) -> None:
+        if asked and asked < OLDEST:
+            raise Refused(
+                400,
+                f"client version {text(asked)} is too old. Minimum supported API version is {text(OLDEST)}, please "
+                "upgrade your client to a newer version",
+            )
         offered = await self.offered(host) if asked else None
         if asked and offered and asked > offered:
             raise Refused(
