@@ -49,11 +49,11 @@ def main(argv: list[str] | None = None) -> int:
     if words[:1] == ["daemon"]:  # without what the other commands import
         args = parser().parse_args(words)
         return int(args.run(args))
-    from afterswarm.cli import doctor, install, lab, policy  # noqa: PLC0415
+    from afterswarm.cli import doctor, install, lab, policy, stack  # noqa: PLC0415
 
     top = parser()
     commands = next(a for a in top._actions if isinstance(a, argparse._SubParsersAction))  # noqa: SLF001
-    for module in (lab, install, doctor, policy):
+    for module in (lab, install, doctor, policy, stack):
         module.add(commands)
     args = top.parse_args(words)
     return int(args.run(args))
