@@ -289,6 +289,12 @@ async def sock(api: Any, tmp_path: Path) -> AsyncIterator[Path]:
         yield path
 
 
+@pytest.fixture
+def program(sock: Path, tmp_path: Path) -> Any:
+    """`program(path)`: another command line that uses this API."""
+    return lambda path: CommandLine(str(path), sock, tmp_path)
+
+
 @pytest.fixture(params=CLIENTS)
 def cli(request: pytest.FixtureRequest, sock: Path, tmp_path: Path) -> CommandLine:
     """Each docker command line."""

@@ -10,7 +10,15 @@ from afterswarm.core.admit import service as admit
 from afterswarm.core.dependencies import Condition, Dependency
 from afterswarm.model.base import Change, Obj
 from afterswarm.model.refused import Refused
-from afterswarm.model.service import ReplicatedService, RestartPolicy, Service, ServiceMode, ServiceSpec
+from afterswarm.model.service import (
+    JobStatus,
+    ReplicatedJob,
+    ReplicatedService,
+    RestartPolicy,
+    Service,
+    ServiceMode,
+    ServiceSpec,
+)
 from afterswarm.model.task import Report, Task, TaskState
 from afterswarm.sim.given import applied, nodes, service, swarm, task
 
@@ -85,6 +93,17 @@ def test_all_replicas_of_the_present_version_count() -> None:
     newer = named(service(image="app:2", spec_version=7), "db")
     old = task("d1", DB)
     assert says(web("db:healthy"), [replace(newer, id="db"), *old]) == "waiting for db to be healthy"
+
+
+def test_a_job_counts_by_its_present_execution() -> None:
+    job = replace(DB.spec, mode=ServiceMode(replicated_job=ReplicatedJob(max_concurrent=1, total_completions=2)))
+    again = named(replace(DB, spec=job, job_status=JobStatus(iteration=2, last_execution=0.0)), "db")
+    before = task("d1", again, 1, state=TaskState.COMPLETE, job_iteration=1)
+    first = task("d2", again, 1, state=TaskState.COMPLETE, job_iteration=2)
+    second = task("d3", again, 2, state=TaskState.COMPLETE, job_iteration=2)
+    assert says(web("db:completed"), again, before) == "waiting for db to complete (0 of 2)"
+    assert says(web("db:completed"), again, before, first) == "waiting for db to complete (1 of 2)"
+    assert says(web("db:completed"), again, first, second) == ""
 
 
 def test_who_is_meant() -> None:

@@ -107,8 +107,9 @@ def unmet(snap: Snapshot, task: Task) -> str:
 
 
 def _begun(snap: Snapshot, task: Task) -> bool:
-    """Whether a task of the same version was placed before."""
-    same = (t for t in snap.tasks_of(task.service_id) if t.spec_version == task.spec_version)
+    """Whether a task of the same version (and, of a job, execution) was placed before."""
+    mine = (task.spec_version, task.job_iteration)
+    same = (t for t in snap.tasks_of(task.service_id) if (t.spec_version, t.job_iteration) == mine)
     return any(t.state >= TaskState.ASSIGNED for t in same)
 
 

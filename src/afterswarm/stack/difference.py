@@ -86,6 +86,8 @@ def _template(template: TaskSpec, networks: Mapping[str, str]) -> Json:
         replace(template, force_update=0, runtime=runtime, networks=sorted(attached, key=lambda n: n.target))
     )
     container = shown.pop("ContainerSpec", {})
+    if container.get("Isolation") == "default":
+        del container["Isolation"]
     container["Env"] = dict(entry.partition("=")[::2] for entry in container.get("Env", []))
     if policy:
         shown["RestartPolicy"] = {"Condition": "any", **shown["RestartPolicy"]}

@@ -63,7 +63,10 @@ class Swarm:
 
     async def create(self, step: Step, auth: str = "") -> str:
         """The id of what was created."""
-        reply = await self._ask("POST", f"/{step.kind}s/create", step.spec, auth)
+        body: object = step.spec
+        if isinstance(body, NetworkSpec):  # whose network it is depends on the driver, default or not
+            body = {**msgspec.to_builtins(body), "Driver": body.driver}
+        reply = await self._ask("POST", f"/{step.kind}s/create", body, auth)
         shown: Json = reply.json()
         return str(shown.get("ID") or shown.get("Id"))
 

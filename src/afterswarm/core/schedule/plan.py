@@ -77,7 +77,7 @@ class _Work:
         self._rooms = rooms(snap)
         self._context = Context(self._rooms)
         self._lasting: dict[tuple[str, int], list[Room]] = {}
-        self._unmet: dict[tuple[str, int], str] = {}
+        self._unmet: dict[tuple[str, int, int | None], str] = {}
         self._chosen: set[str] = set()
 
     def plan(self) -> Plan:
@@ -87,7 +87,7 @@ class _Work:
 
     def holds_back(self, task: Task) -> bool:
         """Whether its service waits for another one; the task says so."""
-        group = (task.service_id, task.spec_version)
+        group = (task.service_id, task.spec_version, task.job_iteration)
         if group not in self._unmet:
             self._unmet[group] = dependencies.unmet(self.snap, task)
         why = self._unmet[group]
