@@ -173,9 +173,10 @@ def referring(spec: ServiceSpec, running: Running) -> ServiceSpec:
     secrets = [replace(s, secret_id=_id(running.secrets, s.secret_name)) for s in container.secrets]
     configs = [replace(c, config_id=_id(running.configs, c.config_name)) for c in container.configs]
     privileges = container.privileges
-    credential = (privileges or {}).get("CredentialSpec")
-    if isinstance(credential, dict) and credential.get("Config") in running.configs:
-        privileges = {**(privileges or {}), "CredentialSpec": {"Config": running.configs[credential["Config"]].id}}
+    credential = privileges.credential_spec if privileges else None
+    if privileges and credential and credential.config:
+        credential = replace(credential, config=_id(running.configs, credential.config))
+        privileges = replace(privileges, credential_spec=credential)
     container = replace(container, secrets=secrets, configs=configs, privileges=privileges)
     return replace(spec, task_template=replace(spec.task_template, container_spec=container))
 

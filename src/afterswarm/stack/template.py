@@ -7,6 +7,7 @@ from typing import Any
 from afterswarm.model.network import PREDEFINED
 from afterswarm.model.service import (
     ContainerSpec,
+    CredentialSpec,
     DNSConfig,
     Driver,
     GenericResource,
@@ -16,6 +17,7 @@ from afterswarm.model.service import (
     Placement,
     PlacementPreference,
     Platform,
+    Privileges,
     ResourceRequirements,
     Resources,
     RestartPolicy,
@@ -127,16 +129,19 @@ def _ulimits(given: Json) -> list[Ulimit]:
     return [Ulimit(name=name, soft=int(both[name]["soft"]), hard=int(both[name]["hard"])) for name in sorted(both)]
 
 
-def _privileges(service: Json, model: Json, names: Names) -> dict[str, object]:
-    """As the docker command line sends them. A credential's config is named; the id comes when it is deployed."""
-    found: dict[str, object] = {"CredentialSpec": None, "SELinuxContext": None}
-    if given := service.get("credential_spec"):
-        words = {"config": "Config", "file": "File", "registry": "Registry"}
-        spec = {words[word]: value for word, value in given.items() if word in words}
-        if "Config" in spec:
-            spec["Config"] = names.of(spec["Config"], (model.get("configs") or {}).get(spec["Config"]))
-        found["CredentialSpec"] = spec
-    return found
+def _privileges(service: Json, model: Json, names: Names) -> Privileges:
+    """A credential's config is named; the id comes when it is deployed."""
+    given = service.get("credential_spec")
+    if not given:
+        return Privileges()
+    config = given.get("config") or ""
+    return Privileges(
+        credential_spec=CredentialSpec(
+            config=names.of(config, (model.get("configs") or {}).get(config)) if config else "",
+            file=given.get("file") or "",
+            registry=given.get("registry") or "",
+        )
+    )
 
 
 def _resources(service: Json, deploy: Json) -> ResourceRequirements:

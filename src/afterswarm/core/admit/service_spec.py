@@ -72,12 +72,8 @@ def normal(spec: ServiceSpec) -> ServiceSpec:
 
 def _container(spec: ContainerSpec) -> ContainerSpec:
     isolation = spec.isolation.lower()
-    privileges = spec.privileges
-    if privileges:  # newer clients say more often what is not wanted: one wish, however it is put
-        privileges = {key: value for key, value in privileges.items() if value not in (None, False)}
     return replace(
         spec,
-        privileges=privileges,
         isolation=isolation if isolation in ("process", "hyperv") else "",
         mounts=[
             replace(
