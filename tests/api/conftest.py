@@ -17,6 +17,7 @@ import pytest
 from afterswarm.api.app import App
 from afterswarm.api.host import InitRequest, JoinRequest, LocalInfo
 from afterswarm.control.cache import Cache
+from afterswarm.control.keys import Keys
 from afterswarm.http.client import Client
 from afterswarm.http.message import Handler, Request, Response
 from afterswarm.http.server import serve_unix
@@ -124,6 +125,7 @@ class FakeHost:
         self.engines: dict[str, Client] = {}  # of other nodes
         self.calls: list[object] = []
         self.refusal: Refused | None = None
+        self.keys = Keys(lambda: b"k" * 32, self.clock.now)
 
     def local(self) -> LocalInfo:
         return self.state
@@ -155,8 +157,8 @@ class FakeHost:
         assert bound == object_id.encode()
         return data[::-1]
 
-    async def rotate_token(self, *, worker: bool, manager: bool) -> None:
-        self._called(("rotate", worker, manager))
+    async def unlock(self, key: str) -> None:
+        self._called(("unlock", key))
 
     def _called(self, what: object) -> None:
         if self.refusal:

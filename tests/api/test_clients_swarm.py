@@ -91,7 +91,7 @@ async def test_tokens_and_settings(cli: Any, api: Any) -> None:
     assert await cli("swarm", "join-token", "-q", "worker") == "SWMTKN-w"
     assert "docker swarm join --token SWMTKN-m 10.77.0.1:2377" in await cli("swarm", "join-token", "manager")
     await cli("swarm", "join-token", "--rotate", "worker")
-    assert api.host.calls == [("rotate", True, False)]
+    assert "SWMTKN-1-" in await cli("swarm", "join-token", "worker")
     await cli("swarm", "update", "--task-history-limit", "3")
     shown = await api.ok("GET", "/swarm")
     assert shown["Spec"]["Orchestration"] == {"TaskHistoryRetentionLimit": 3}

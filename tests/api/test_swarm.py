@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from base64 import b64encode
 from typing import Any
 
@@ -77,8 +78,6 @@ async def test_a_second_init_or_join_changes_nothing(api: Any) -> None:
 
 async def test_what_init_refuses(api: Any) -> None:
     api.host.become(LocalInfo())
-    assert (await api.fails("POST", "/swarm/init", {"AutoLockManagers": True}))[0] == 501
-    assert (await api.fails("POST", "/swarm/init", {"ForceNewCluster": True}))[0] == 501
     assert (await api.fails("POST", "/swarm/init", {"DataPathPort": 80}))[0] == 400
     assert api.host.calls == []
 
@@ -148,23 +147,42 @@ async def test_update_keeps_what_is_not_said(api: Any) -> None:
     assert api.stored(Cluster)[0].spec.labels == {"new": "2"}
 
 
-async def test_tokens_are_rotated_by_the_host(api: Any) -> None:
+async def test_tokens_are_rotated(api: Any) -> None:
     target = f"/swarm/update?version={version(api)}&rotateWorkerToken=true&rotateManagerToken=false"
     await api.ok("POST", target, (await api.ok("GET", "/swarm"))["Spec"])
-    assert api.host.calls == [("rotate", True, False)]
+    rotated = (await api.ok("GET", "/swarm"))["JoinTokens"]
+    assert re.fullmatch(r"SWMTKN-1-[0-9a-z]{50}-[0-9a-z]{25}", rotated["Worker"])
+    assert rotated["Manager"] == "SWMTKN-m"
     before = version(api)
     status, message = await api.fails("POST", f"/swarm/update?version={before - 1}&rotateWorkerToken=true", {})
     assert (status, message) == (500, "rpc error: code = Unknown desc = update out of sequence")
-    assert len(api.host.calls) == 1
+    assert (await api.ok("GET", "/swarm"))["JoinTokens"] == rotated
 
 
-async def test_autolock_is_another_days_work(api: Any) -> None:
+async def test_autolock(api: Any) -> None:
     assert await api.ok("GET", "/swarm/unlockkey") == {"UnlockKey": ""}
     assert await api.fails("POST", "/swarm/unlock", {"UnlockKey": "x"}) == (409, "swarm is not locked")
-    body = {"EncryptionConfig": {"AutoLockManagers": True}}
-    status, message = await api.fails("POST", f"/swarm/update?version={version(api)}", body)
-    assert status == 501
-    assert message.startswith("autolock is not supported yet")
+    on = {"EncryptionConfig": {"AutoLockManagers": True}}
+    await api.ok("POST", f"/swarm/update?version={version(api)}", on)
+    first = (await api.ok("GET", "/swarm/unlockkey"))["UnlockKey"]
+    assert re.fullmatch(r"SWMKEY-1-[A-Za-z0-9+/]{43}", first)
+    await api.ok("POST", f"/swarm/update?version={version(api)}", on)
+    assert (await api.ok("GET", "/swarm/unlockkey"))["UnlockKey"] == first
+    await api.ok("POST", f"/swarm/update?version={version(api)}&rotateManagerUnlockKey=true", on)
+    assert (await api.ok("GET", "/swarm/unlockkey"))["UnlockKey"] not in ("", first)
+    await api.ok("POST", f"/swarm/update?version={version(api)}", {"EncryptionConfig": {"AutoLockManagers": False}})
+    assert await api.ok("GET", "/swarm/unlockkey") == {"UnlockKey": ""}
+
+
+async def test_a_locked_manager(api: Any) -> None:
+    api.host.become(LocalInfo(state="locked", manager=True), "one")
+    words = "Swarm is encrypted and needs to be unlocked before it can be used. "
+    words += 'Please use "docker swarm unlock" to unlock it.'
+    for method, target in ROUTES:
+        assert await api.fails(method, target, {}) == (503, words)
+    assert "locked. Please unlock it first or use `--force`" in (await api.fails("POST", "/swarm/leave"))[1]
+    await api.ok("POST", "/swarm/unlock", {"UnlockKey": "SWMKEY-1-x"})
+    assert api.host.calls == [("unlock", "SWMKEY-1-x")]
 
 
 def test_whom_the_swarm_trusts() -> None:
@@ -174,12 +192,12 @@ def test_whom_the_swarm_trusts() -> None:
     made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + dt.timedelta(days=1))
     certificate = made.sign(key, hashes.SHA256())
     pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
-    shown = tls_info(pem)
+    shown = tls_info(pem, pem)
     assert shown["TrustRoot"] == pem
     public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     assert shown["CertIssuerPublicKey"] == b64(public)
     assert shown["CertIssuerSubject"] == b64(name.public_bytes())
-    assert tls_info("") == {}
+    assert tls_info("", "") == {}
 
 
 def b64(data: bytes) -> str:

@@ -167,7 +167,9 @@ async def test_renewal_follows_the_role_and_keeps_the_key(manager) -> None:
     credentials = await manager.enrolled("two", manager.cluster.tokens.worker)
     key, old = credentials.key, credentials.cert_path.read_text()
     changed: list[Identity] = []
-    renewal = Renewal(credentials, manager.clock, lambda _: manager.client(credentials), changed.append)
+    renewal = Renewal(
+        credentials, manager.clock, lambda _: manager.client(credentials), lambda new, _old: changed.append(new)
+    )
     assert (await renewal.renew()).role == Role.WORKER
     node = manager.cache.snapshot().nodes[credentials.identity.node_id]
     await manager.cache.commit([Change(node, replace(node, spec=replace(node.spec, role=Role.MANAGER)))])

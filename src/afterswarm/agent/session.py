@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -19,7 +20,20 @@ from afterswarm.http.children import apart
 from afterswarm.http.client import Client
 from afterswarm.http.errors import ConnectFailed, HttpError
 from afterswarm.http.message import Stream
-from afterswarm.model.session import BEAT, SEEN, SILENCE, Applied, Down, Hello, Reports, ToAgent, Up, Wanted, Welcome
+from afterswarm.model.session import (
+    BEAT,
+    EPOCH,
+    SEEN,
+    SILENCE,
+    Applied,
+    Down,
+    Hello,
+    Reports,
+    ToAgent,
+    Up,
+    Wanted,
+    Welcome,
+)
 from afterswarm.model.task import Report
 from afterswarm.ports import Clock
 
@@ -37,6 +51,12 @@ _encode = msgspec.json.Encoder().encode
 _UP = _encode(Up()) + b"\n"
 
 
+STRANGER = (
+    "no manager of the swarm accepts this node's certificate, or shows one that this node accepts ({}): it was away "
+    'for too long. Use "docker swarm leave --force" and join again.'
+)
+
+
 class _Over(Exception):
     """The session has ended, and why."""
 
@@ -45,8 +65,8 @@ class Session:
     """`run` it. `managers` are addresses; `local` is this host's own address while it is a manager, else "".
 
     `hello`, `reports` and `managers` are asked at each connection. `on_wanted` gets every `Wanted`, of which the first
-    one of a session is complete. `removed` is called, and `run` returns, when the swarm does not know this node any
-    more: most managers say so, and none says otherwise.
+    one of a session is complete; `renewed` is called before when revisions begin anew. `removed` is called, and `run`
+    returns, when the swarm does not know this node any more: most managers say so, and none says otherwise.
     """
 
     def __init__(
@@ -61,8 +81,10 @@ class Session:
         on_managers: Callable[[list[str]], None],
         removed: Callable[[], None],
         clock: Clock,
+        renewed: Callable[[], None] = lambda: None,
         rng: random.Random | None = None,
     ) -> None:
+        self.trouble = ""  # why no manager takes us, when that is for good
         self.manager_id = ""  # node id of the manager that the session is with; "" while there is none
         self._connect = connect
         self._managers = managers
@@ -73,8 +95,10 @@ class Session:
         self._on_managers = on_managers
         self._removed = removed
         self._clock = clock
+        self._renewed = renewed
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, keeps no secret
         self._seen = 0  # newest revision that was acted on
+        self._epoch = 0.0  # of the swarm, that it is of
         self._pending: dict[str, Report] = {}
         self._applied = 0
         self._greet = False
@@ -134,20 +158,22 @@ class Session:
         """The first manager that takes us, and how many said that they do not know us."""
         won: list[tuple[str, Stream]] = []
         unknown: list[str] = []
+        strangers: list[str] = []
         tasks: list[asyncio.Task[None]] = []
 
         async def attempt(address: str, done: asyncio.Event) -> None:
             try:
                 async with asyncio.timeout(CONNECTING):
-                    stream = await self._connect(address).upgrade(
-                        "POST", "/session", headers=[(SEEN, str(self._seen))], protocol=PROTOCOL
-                    )
+                    seen = [(SEEN, str(self._seen)), (EPOCH, str(self._epoch))]
+                    stream = await self._connect(address).upgrade("POST", "/session", headers=seen, protocol=PROTOCOL)
             except HttpError as refused:
                 log.info("%s refuses a session: %s", address, refused.message)
                 if refused.status == GONE:
                     unknown.append(address)
             except (ConnectFailed, TimeoutError) as error:
                 log.info("no session with %s: %s", address, str(error) or "no answer")
+                if why := _not_accepted(error):
+                    strangers.append(why)
             else:
                 if won:
                     stream.close()
@@ -169,6 +195,7 @@ class Session:
                         await done.wait()
                 if won:
                     break
+        self.trouble = STRANGER.format(strangers[0]) if addresses and len(strangers) == len(addresses) else ""
         return (won[0] if won else None), len(unknown)
 
     # ---- one session -------------------------------------------------------------------------------------------
@@ -196,7 +223,12 @@ class Session:
             except msgspec.DecodeError as error:
                 raise _Over(f"it sent nonsense: {error}") from error
             match message:
-                case Welcome(manager_id=manager_id):
+                case Welcome(manager_id=manager_id, epoch=epoch):
+                    if epoch < self._epoch:
+                        raise _Over("it belongs to a swarm that has been made anew since")
+                    if epoch > self._epoch:
+                        self._epoch, self._seen = epoch, 0
+                        self._renewed()
                     self.manager_id = manager_id
                     log.info("session with manager %s", manager_id)
                 case Wanted():
@@ -235,3 +267,15 @@ class Session:
             with suppress(TimeoutError):
                 async with asyncio.timeout(BEAT):
                     await self._woken.wait()
+
+
+def _not_accepted(error: BaseException | None) -> str:
+    """Why certificates do not fit, if that is the cause."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            reason = error.reason or ""
+            if isinstance(error, ssl.SSLCertVerificationError):
+                return error.verify_message
+            return reason.lower().replace("_", " ") if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason else ""
+        error = error.__cause__
+    return ""

@@ -8,7 +8,7 @@ import msgspec
 
 from afterswarm.http.client import Client
 from afterswarm.model.base import Part
-from afterswarm.model.cluster import SwarmSpec
+from afterswarm.model.cluster import Cluster, RootRotation, SwarmSpec
 from afterswarm.ports import Clock, Replica
 
 
@@ -19,6 +19,7 @@ class LocalInfo(msgspec.Struct, frozen=True, kw_only=True):
     node_addr: str = ""
     control_available: bool = False  # it is a manager, and may change the swarm
     error: str = ""
+    manager: bool = False  # its certificate is a manager's, whether or not it can act as one
     remote_managers: list[tuple[str, str]] = []  # (node id, "ip:2377")
 
 
@@ -49,6 +50,12 @@ class InitRequest(Part, frozen=True):
     spec: SwarmSpec = SwarmSpec()
 
 
+class UnlockRequest(Part, frozen=True):
+    """Body of `POST /swarm/unlock`."""
+
+    unlock_key: str = ""
+
+
 class JoinRequest(Part, frozen=True):
     """Body of `POST /swarm/join`."""
 
@@ -58,6 +65,22 @@ class JoinRequest(Part, frozen=True):
     remote_addrs: list[str] = []
     join_token: str = ""
     availability: str = ""
+
+
+class Keys(Protocol):
+    """What is drawn when a user asks for something new. Raises `Refused`."""
+
+    def token(self, ca_cert: str) -> str:
+        """A join token that pins this root certificate."""
+
+    def rotation(self, cluster: Cluster, cert: str, key: str) -> RootRotation:
+        """A root certificate to follow the present one: this one, or with "" a new one."""
+
+    def unlock_key(self, cluster: Cluster) -> str:
+        """A fresh one, sealed."""
+
+    def shown_unlock_key(self, cluster: Cluster) -> str:
+        """As users write it down; "" without autolock."""
 
 
 class Host(Protocol):
@@ -81,7 +104,7 @@ class Host(Protocol):
     def local(self) -> LocalInfo: ...
 
     async def init(self, request: InitRequest) -> str:
-        """Make a swarm of this host; returns its node id."""
+        """Make a swarm of this host, or its swarm anew from this manager alone; returns its node id."""
 
     async def join(self, request: JoinRequest) -> None: ...
 
@@ -96,4 +119,9 @@ class Host(Protocol):
 
     def unseal(self, object_id: str, sealed: str) -> bytes: ...
 
-    async def rotate_token(self, *, worker: bool, manager: bool) -> None: ...
+    async def unlock(self, key: str) -> None:
+        """Open what a locked manager keeps, and have it work again."""
+
+    @property
+    def keys(self) -> Keys:
+        """On a manager."""

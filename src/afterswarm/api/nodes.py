@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from afterswarm.api import decode, filters, lookup
+from afterswarm.api import decode, filters, lookup, trust
 from afterswarm.api.host import Host
-from afterswarm.api.trust import tls_info
 from afterswarm.api.views import render
 from afterswarm.api.write import check_version, replica_of, settle, snapshot_of
 from afterswarm.core.admit import node as admit
@@ -93,7 +92,7 @@ def rendered(snap: Snapshot, node: Node) -> Json:
     if not node.spec.name:
         shown["Spec"].pop("Name", None)
     if cluster and cluster.ca_cert:
-        shown["Description"]["TLSInfo"] = tls_info(cluster.ca_cert)
+        shown["Description"]["TLSInfo"] = trust.of_node(cluster, report)
     if node.role == Role.MANAGER:
         shown["ManagerStatus"] = _manager_status(snap, node, report)
     return shown

@@ -9,6 +9,9 @@ import ssl
 from base64 import b64encode
 from functools import lru_cache
 
+from afterswarm.core.trust import roots
+from afterswarm.model.cluster import Cluster
+from afterswarm.model.node import NodeReport
 from afterswarm.ports import Json
 
 
@@ -37,9 +40,18 @@ def _element(der: bytes, at: int) -> tuple[int, int, int]:
     return der[at], start, start + length
 
 
-def tls_info(ca_cert: str) -> Json:
-    """What Docker shows of a PEM certificate authority."""
-    if not ca_cert:
+def tls_info(trusted: str, issuing: str) -> Json:
+    """What Docker shows of two root certificates (PEM): the one that is trusted, and the one that signs."""
+    if not trusted or not issuing:
         return {}
-    subject, public_key = _issuer(ca_cert)
-    return {"TrustRoot": ca_cert, "CertIssuerSubject": subject, "CertIssuerPublicKey": public_key}
+    subject, public_key = _issuer(issuing)
+    return {"TrustRoot": trusted, "CertIssuerSubject": subject, "CertIssuerPublicKey": public_key}
+
+
+def of_node(cluster: Cluster, report: NodeReport | None) -> Json:
+    """As far as it is known. A node that has left for good has no certificate to wait for."""
+    issuing = roots.issuing(cluster)[0]
+    if report is None or report.left:
+        return tls_info(cluster.ca_cert, issuing)
+    trusted = roots.named(cluster, report.trust) if report.trust else cluster.ca_cert
+    return tls_info(trusted, roots.named(cluster, report.issuer) if report.issuer else issuing)

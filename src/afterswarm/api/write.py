@@ -21,6 +21,9 @@ Decision = Callable[[Snapshot], tuple[Sequence[Change], T]]
 ROUNDS = 20
 PATIENCE = 5.0  # seconds for the own view to see what a commit lost to
 OUT_OF_SEQUENCE = "rpc error: code = Unknown desc = update out of sequence"
+LOCKED = (
+    'Swarm is encrypted and needs to be unlocked before it can be used. Please use "docker swarm unlock" to unlock it.'
+)
 _NOT_MANAGER = "This node is not a swarm manager. "
 _REASONS = {
     "inactive": 'Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.',
@@ -37,11 +40,7 @@ def replica_of(host: Host) -> Replica:
         return host.replica
     local = host.local()
     if local.state == "locked":
-        raise Refused(
-            503,
-            "Swarm is encrypted and needs to be unlocked before it can be used. "
-            'Please use "docker swarm unlock" to unlock it.',
-        )
+        raise Refused(503, LOCKED)
     if local.state == "inactive" or not host.node_id:
         reason = "inactive"
     elif local.state == "pending":

@@ -14,6 +14,7 @@ import msgspec
 from afterswarm.control.seal import Unreadable
 from afterswarm.core import payloads, wanted
 from afterswarm.core.payloads import Unseal, Used
+from afterswarm.core.trust import roots
 from afterswarm.model.base import Change, Obj
 from afterswarm.model.cluster import Cluster
 from afterswarm.model.network import Network
@@ -112,6 +113,8 @@ class Board:
             "routes": _array(routes),
             "tasks": _encode(own.tasks),
             "beat_key": self._beat(snap),
+            "authority": _encode(roots.authority(snap.cluster)),
+            "data_path_port": _encode(snap.cluster.data_path_port if snap.cluster else 0),
         }
 
     def _payload(self, snap: Snapshot, used: Used) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from afterswarm.core import allocate, schedule
-from afterswarm.core.cluster import liveness
+from afterswarm.core.cluster import liveness, rotation
 from afterswarm.core.orchestrate import enforce, everywhere, jobs, reap, replicated, restart, tasks, update
 from afterswarm.model.base import Change, Plan
 from afterswarm.model.cluster import Cluster
@@ -62,6 +62,11 @@ def verdicts_touched(change: Change) -> Iterator[str]:
         yield ALL_NODES
 
 
+def trust_touched(change: Change) -> Iterator[str]:
+    if isinstance(change.obj, Cluster | Node | NodeReport):
+        yield tasks.CLUSTER
+
+
 def rubbish_touched(change: Change) -> Iterator[str]:
     """See the keys of `core.reap`."""
     match change.obj:
@@ -80,6 +85,7 @@ def rubbish_touched(change: Change) -> Iterator[str]:
 
 CONTROLLERS = (
     Controller("liveness", verdicts_touched, liveness.plan),
+    Controller("rotation", trust_touched, rotation.plan),
     Controller("enforce", slots_touched, enforce.plan),
     Controller("replicated", services_and_reports_touched, replicated.plan),
     Controller("everywhere", slots_touched, everywhere.plan),

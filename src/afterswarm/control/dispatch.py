@@ -23,7 +23,7 @@ from afterswarm.core.trust.certificate import Holder, holder
 from afterswarm.http.message import Request, Response, Stream, Upgraded
 from afterswarm.model.base import Change
 from afterswarm.model.node import NodeReport
-from afterswarm.model.session import BEAT, SEEN, SILENCE, Applied, Down, Hello, Reports, ToManager, Up, Welcome
+from afterswarm.model.session import BEAT, EPOCH, SEEN, SILENCE, Applied, Down, Hello, Reports, ToManager, Up, Welcome
 from afterswarm.model.task import Task
 from afterswarm.ports import Clock, Replica
 
@@ -89,6 +89,12 @@ class Dispatcher:
             async for changes in self._replica.changes():
                 self._take(changes)
 
+    def end(self) -> None:
+        """This host is no manager any more: its agents had better ask others."""
+        self._blind = True
+        for session in self._sessions:
+            session.woken.set()
+
     async def session(self, request: Request) -> Response | Upgraded:
         """503 while this manager knows nothing yet, 410 for a node that was removed."""
         who = holder(request.peer.certificate) if request.peer else None
@@ -101,8 +107,13 @@ class Dispatcher:
             return Response.error(410, f"node {who.node_id} is not part of this swarm")
         try:
             seen = int(request.headers.get(SEEN, "0"))
+            epoch = float(request.headers.get(EPOCH, "0"))
         except ValueError:
             return Response.error(400, f"{SEEN} is not a revision")
+        if epoch > snap.cluster.epoch:
+            return Response.error(503, "this manager belongs to a swarm that has been made anew since")
+        if epoch < snap.cluster.epoch:
+            seen = 0
 
         async def run(stream: Stream) -> None:
             await self._serve(who, stream, seen)
@@ -199,11 +210,16 @@ class Dispatcher:
             returns=hello.returns,
             session_with=self._me,
             member_id=hello.member_id,
+            trust=hello.trust,
+            issuer=hello.issuer,
         )
         self._reporting.put_node(report)
 
     async def _speak(self, session: _Session, seen: int) -> None:
-        await session.stream.write(_encode(Welcome(node_id=session.node_id, manager_id=self._me)) + b"\n")
+        cluster = self._replica.snapshot().cluster
+        epoch = cluster.epoch if cluster else 0.0
+        welcome = Welcome(node_id=session.node_id, manager_id=self._me, epoch=epoch)
+        await session.stream.write(_encode(welcome) + b"\n")
         while True:
             if self._blind:
                 raise _Over("this manager does not see the store")

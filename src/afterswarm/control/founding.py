@@ -11,7 +11,8 @@ import msgspec
 
 from afterswarm import ids
 from afterswarm.control import ca, seal
-from afterswarm.core.trust import token
+from afterswarm.control.keys import ca_key, sealed_unlock_key
+from afterswarm.core.trust import roots, token
 from afterswarm.core.trust.certificate import role_of
 from afterswarm.model.cluster import Cluster, JoinTokens, SwarmSpec
 from afterswarm.model.enrolment import Enrolment
@@ -54,8 +55,9 @@ def found(
         id=cluster_id,
         spec=spec,
         ca_cert=authority.cert,
-        ca_key=seal.seal(key, f"{cluster_id}/ca-key", authority.key.encode()),
+        ca_key=seal.seal(key, ca_key(cluster_id), authority.key.encode()),
         tokens=JoinTokens(worker=new_token(authority.cert), manager=new_token(authority.cert)),
+        unlock_key=sealed_unlock_key(key, cluster_id) if spec.encryption_config.auto_lock_managers else "",
         beat_key=seal.seal(key, f"{cluster_id}/beat-key", os.urandom(32)),
         default_addr_pool=pools,
         subnet_size=subnet_size,
@@ -79,12 +81,14 @@ def enrol(cluster: Cluster, authority: ca.Authority, node: Node, csr: str, *, ad
         addresses=[address],
         now=now,
         lifetime=lifetime,
+        chain=roots.chain(cluster),
     )
     return Enrolment(
         node_id=node.id,
         cluster_id=cluster.id,
         role=role,
         certificate=certificate,
+        issuer=token.digest_of(authority.cert),
         issued=now,
         expires=now + lifetime,
         address=address,

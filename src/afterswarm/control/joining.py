@@ -17,8 +17,9 @@ import msgspec
 from afterswarm import ids
 from afterswarm.control import ca
 from afterswarm.control.founding import enrol
+from afterswarm.control.keys import ca_key
 from afterswarm.core.payloads import Unseal
-from afterswarm.core.trust import token
+from afterswarm.core.trust import roots, token
 from afterswarm.core.trust.certificate import holder
 from afterswarm.http.message import Request, Response
 from afterswarm.model.base import Change
@@ -153,8 +154,8 @@ class Joining:
         raise Refused(503, NO_LEADER)
 
     def _enrol(self, cluster: Cluster, node: Node, csr: str, address: str) -> Enrolment:
-        key = self._unseal(f"{cluster.id}/ca-key", cluster.ca_key).decode()
-        authority = ca.Authority(cert=cluster.ca_cert, key=key)
+        cert, sealed = roots.issuing(cluster)
+        authority = ca.Authority(cert=cert, key=self._unseal(ca_key(cluster.id), sealed).decode())
         enrolment = enrol(cluster, authority, node, csr, address=address, now=self._clock.now())
         return msgspec.structs.replace(
             enrolment,

@@ -123,7 +123,11 @@ class Quorum:
         return self._clock.now() < since + STRANGER
 
     def _unsettled(self, snap: Snapshot) -> bool:
-        return any(node.spec.role != node.role for node in snap.nodes.values())
+        """Whether a node is on its way to another role. One that is down cannot become a manager now."""
+        return any(
+            node.spec.role != node.role and (node.spec.role == Role.WORKER or snap.is_ready(node.id))
+            for node in snap.nodes.values()
+        )
 
     def _say(self, what: str) -> None:
         if what not in self._said:  # a step that is refused and tried again is said once, and so is why

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 
 from afterswarm.http.client import Client
 from afterswarm.model.enrolment import ENGINE, PORT
@@ -13,7 +14,9 @@ from afterswarm.ports import Replica
 class Hosts:
     """One client per host and address. Certificates are checked to be the very node's."""
 
-    def __init__(self, replica: Replica, context: ssl.SSLContext, *, me: str, own: Client, port: int = PORT) -> None:
+    def __init__(
+        self, replica: Replica, context: Callable[[], ssl.SSLContext], *, me: str, own: Client, port: int = PORT
+    ) -> None:
         self._replica = replica
         self._context = context
         self._me = me

@@ -15,8 +15,9 @@ from afterswarm.agent.describe import EngineUnfit, describe
 from afterswarm.agent.trust import csr, enrol
 from afterswarm.agent.trust.identity import Credentials, Identity
 from afterswarm.api.app import App
-from afterswarm.api.host import Acquaintance, InitRequest, JoinRequest, LocalInfo
+from afterswarm.api.host import Acquaintance, InitRequest, JoinRequest, Keys, LocalInfo
 from afterswarm.api.swarm import ALREADY
+from afterswarm.api.write import LOCKED
 from afterswarm.daemon import addresses
 from afterswarm.daemon.config import Config
 from afterswarm.daemon.member import Member
@@ -26,7 +27,7 @@ from afterswarm.http.errors import ConnectFailed
 from afterswarm.http.server import serve_unix
 from afterswarm.model.cluster import DATA_PATH_PORT, DEFAULT_POOL
 from afterswarm.model.enrolment import PORT
-from afterswarm.model.node import Availability, Description
+from afterswarm.model.node import Availability, Description, Role
 from afterswarm.model.refused import Refused
 from afterswarm.ports import Replica, Unavailable
 
@@ -38,6 +39,7 @@ STARTING = 20.0  # seconds that init and join wait for the node to be a working 
 AGAIN = 1.0  # seconds before a life that failed begins again
 ENGINE_LOOK = 0.3  # seconds between looks at an engine that cannot be used
 
+TOO_LONG = "it took too long"
 STILL_JOINING = (  # Docker's words
     "Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use the "
     '"docker info" command to see the current swarm status of your node.'
@@ -53,7 +55,7 @@ class Daemon:
         self._config = config
         self._clock = WallClock()
         self._engine = Client.unix(config.engine)
-        self._credentials = Credentials(config.identity)
+        self._credentials = Credentials(config.identity, config.run / "identity")
         self._description: Description | None = None
         self._unfit = "the engine of this host has not been asked yet"
         self._fit = asyncio.Event()  # the engine can be used
@@ -72,7 +74,9 @@ class Daemon:
             log.info("API at unix://%s, engine at unix://%s", self._config.listen, self._config.engine)
             self._group = group
             group.create_task(self._look_at_engine(), name="engine")
-            if self._credentials.identity:
+            if self._credentials.locked:
+                log.warning('this manager is locked: it waits for "docker swarm unlock"; its containers go on')
+            elif self._credentials.identity:
                 self._enter()
             await asyncio.Event().wait()
 
@@ -102,11 +106,14 @@ class Daemon:
         agent, manager = self._agent, self._agent.manager if self._agent else None
         ready = manager.cache.synced.is_set() if manager else bool(agent and agent.connected)
         known = agent.managers if agent else []
+        error = self._error or (agent.trouble if agent else "")
+        locked = self._credentials.locked
         return LocalInfo(
-            state="error" if self._error else "active" if ready or agent else "pending",
+            state="locked" if locked else "error" if error else "active" if ready or agent else "pending",
             node_addr=identity.address,
             control_available=bool(manager and manager.cache.synced.is_set()),
-            error=self._error,
+            error=error,
+            manager=identity.role == Role.MANAGER,
             remote_managers=[(node_id, f"{address}:{PORT}") for node_id, address in known]
             or [("", f"{address}:{PORT}") for address in identity.managers],
         )
@@ -115,6 +122,8 @@ class Daemon:
         from afterswarm.control.founding import found  # noqa: PLC0415 - `cryptography`, for managers only
 
         async with self._changing:
+            if self._identity and request.force_new_cluster:
+                return await self._begin_anew(request, self._identity)
             self._check_free()
             address, data_path = self._addresses(request.advertise_addr, request.data_path_addr)
             pair = await csr.make()
@@ -131,8 +140,44 @@ class Daemon:
             shutil.rmtree(self._config.etcd, ignore_errors=True)
             self._credentials.adopt(founded.enrolment, ca=founded.ca, key=pair.key, data_path=data_path)
             self._enter(founded)
-            await self._settled(takes_back=True)
+            try:
+                await self._settled()
+            except TimeoutError:
+                why = self._error or TOO_LONG
+                await self._end()
+                raise Refused(503, f"the swarm could not be started: {why}. See the daemon's log.") from None
             return self.node_id
+
+    async def _begin_anew(self, request: InitRequest, identity: Identity) -> str:
+        """This manager alone, with what its store has. Under the old address, if that is still there."""
+        if self._credentials.locked:
+            raise Refused(503, LOCKED)
+        own = {address for found in addresses.of_this_host().values() for address in found}
+        wish = request.advertise_addr or (identity.address if identity.address in own else "")
+        data_path_wish = request.data_path_addr or (identity.data_path if identity.data_path in own else "")
+        address, data_path = self._addresses(wish, data_path_wish)
+        await self._stop()
+        self._credentials.move(address, data_path)
+        self._enter(self._clock.now())
+        try:
+            await self._settled()
+        except TimeoutError:
+            why = self._error or TOO_LONG
+            raise Refused(503, f"the swarm could not be made anew: {why}. See the daemon's log.") from None
+        return identity.node_id
+
+    async def unlock(self, key: str) -> None:
+        from afterswarm.daemon import lock  # noqa: PLC0415 - `cryptography`, for managers only
+
+        async with self._changing:
+            if not self._credentials.locked:
+                raise Refused(409, "swarm is not locked")
+            lock.open_with(self._credentials, key)
+            self._enter()
+            try:
+                await self._settled()
+            except TimeoutError:
+                raise Refused(503, f"swarm component could not be started: {self._error or TOO_LONG}") from None
 
     async def join(self, request: JoinRequest) -> None:
         async with self._changing:
@@ -150,7 +195,10 @@ class Daemon:
             shutil.rmtree(self._config.etcd, ignore_errors=True)
             self._credentials.adopt(joined.enrolment, ca=joined.ca, key=joined.key, data_path=data_path)
             self._enter()
-            await self._settled(takes_back=False)
+            try:
+                await self._settled()
+            except TimeoutError:
+                raise Refused(503, STILL_JOINING) from None
 
     async def leave(self, *, force: bool) -> None:
         async with self._changing:
@@ -182,8 +230,9 @@ class Daemon:
     def unseal(self, object_id: str, sealed: str) -> bytes:
         return self._managing().unseal(object_id, sealed)
 
-    async def rotate_token(self, *, worker: bool, manager: bool) -> None:
-        await self._managing().rotate_token(worker=worker, manager=manager)
+    @property
+    def keys(self) -> Keys:
+        return self._managing().keys
 
     # ---- the life of a member ------------------------------------------------------------------------------------
 
@@ -208,11 +257,11 @@ class Daemon:
         address = addresses.choose(advertise, own)
         return address, addresses.choose(data_path, own, flag="--data-path-addr") if data_path else ""
 
-    def _enter(self, founded: Founded | None = None) -> None:
+    def _enter(self, begin: Founded | float | None = None) -> None:
         assert self._group  # noqa: S101 - set before anything can be asked
-        self._life = self._group.create_task(self._live(founded), name="member of a swarm")
+        self._life = self._group.create_task(self._live(begin), name="member of a swarm")
 
-    async def _live(self, founded: Founded | None) -> None:
+    async def _live(self, begin: Founded | float | None) -> None:
         """Be a member until that ends. A failure is said, and the life begins again: containers do not notice."""
         while identity := self._identity:
             agent = Member(
@@ -226,7 +275,7 @@ class Daemon:
             )
             self._agent = agent
             try:
-                await apart(agent.run(founded))
+                await apart(agent.run(begin))
                 if agent.removed:
                     log.warning("this node was removed from the swarm")
                     await agent.dismantle()
@@ -237,27 +286,27 @@ class Daemon:
                 log.exception("the node's part in the swarm failed; it begins again")
             finally:
                 self._agent = None
+            if isinstance(begin, float):
+                begin = None  # not a second time by itself: whoever asked for it has been told
             await asyncio.sleep(AGAIN)
 
-    async def _settled(self, *, takes_back: bool) -> None:
-        """Wait until this node works as a member."""
-        try:
-            async with asyncio.timeout(STARTING):
-                while not (self._agent and self._agent.working()):
-                    await self._clock.sleep(0.05)
-        except TimeoutError:
-            if takes_back:
-                why = self._error or "it took too long"
-                await self._end()
-                raise Refused(503, f"the swarm could not be started: {why}. See the daemon's log.") from None
-            raise Refused(503, STILL_JOINING) from None
+    async def _settled(self) -> None:
+        """Wait until this node works as a member. Raises `TimeoutError`."""
+        async with asyncio.timeout(STARTING):
+            while not (self._agent and self._agent.working()):
+                await self._clock.sleep(0.05)
 
-    async def _end(self) -> None:
+    async def _stop(self) -> None:
+        """End this node's life in the swarm; it may begin again."""
         life, self._life = self._life, None
         if life:
             life.cancel()
             with suppress(asyncio.CancelledError):
                 await life
+        self._error = ""
+
+    async def _end(self) -> None:
+        await self._stop()
         self._forget()
 
     def _forget(self) -> None:

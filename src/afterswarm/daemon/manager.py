@@ -11,36 +11,38 @@ import shutil
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 
-import msgspec
-
 from afterswarm.adapters.etcd.members import Members
 from afterswarm.adapters.etcd.server import CLIENT_PORT, EtcdServer, Files, peer_url
 from afterswarm.adapters.etcd.store import EtcdStore
 from afterswarm.agent.trust.identity import Credentials, Identity
 from afterswarm.agent.trust.renewal import Connect
-from afterswarm.control import founding, seal
+from afterswarm.control import seal
 from afterswarm.control.cache import Cache
 from afterswarm.control.controllers import CONTROLLERS
 from afterswarm.control.dispatch import Dispatcher
 from afterswarm.control.founding import Founded
 from afterswarm.control.joining import Joining
+from afterswarm.control.keys import Keys
 from afterswarm.control.leader import lead, observe
 from afterswarm.control.quorum import Quorum, ask
 from afterswarm.control.remote import Hosts
 from afterswarm.core.admit.defaults import ingress_network
+from afterswarm.core.cluster import anew
 from afterswarm.core.cluster.leadership import SILENCE
 from afterswarm.core.trust.certificate import UNIT
+from afterswarm.daemon import lock
 from afterswarm.daemon.config import Config
 from afterswarm.daemon.gate import Routes
 from afterswarm.http.client import Client
 from afterswarm.http.errors import ConnectFailed
 from afterswarm.model.base import Change, Obj
-from afterswarm.model.cluster import DEFAULT_POOL, JoinTokens
+from afterswarm.model.cluster import DEFAULT_POOL
 from afterswarm.model.enrolment import MemberReply
 from afterswarm.model.node import Role
 from afterswarm.model.refused import Refused
 from afterswarm.ports import Clock, Conflict, Unavailable
 
+TURNS = 1.0  # seconds between looks at whether the root certificate has changed
 ASK_AGAIN = 0.3  # seconds between requests for a place in the store
 ATTEMPTS = 10
 
@@ -61,7 +63,10 @@ class Manager:
         engine: Client,
         connect: Connect,
         follow: Callable[[Cache], Coroutine[None, None, None]],
+        greet: Callable[[], None],
     ) -> None:
+        self.begun = False  # the store and the objects are what they are to be
+        self.trust = credentials.trust  # digest of the root certificate that this host and its store count on
         self._config = config
         self._credentials = credentials
         self._identity = identity
@@ -69,13 +74,13 @@ class Manager:
         self._heard = heard
         self._connect = connect
         self._follow = follow
+        self._greet = greet
         self._files = Files(ca=credentials.ca_path, cert=credentials.cert_path, key=credentials.key_path)
-        self._store = Client.tcp(
-            "127.0.0.1", CLIENT_PORT, ssl=credentials.client_context(), server_hostname="127.0.0.1"
-        )
+        self._store = Client.tcp("127.0.0.1", CLIENT_PORT, ssl=credentials.client_context, server_hostname="127.0.0.1")
         self._members = Members(self._store)
         self.cache = Cache(EtcdStore(self._store), clock)
-        self.hosts = Hosts(self.cache, credentials.client_context(), me=identity.node_id, own=engine)
+        self.hosts = Hosts(self.cache, credentials.client_context, me=identity.node_id, own=engine)
+        self.keys = Keys(lambda: credentials.cluster_key, clock.now)
         self._routes: Routes | None = None
 
     @property
@@ -83,9 +88,12 @@ class Manager:
         """What port 2377 answers as a manager; `None` until the store's view is there."""
         return self._routes if self.cache.synced.is_set() else None
 
-    async def run(self, founded: Founded | None = None) -> None:
-        """Until cancelled. With `founded`, begin a new swarm with these objects."""
-        etcd = await self._member(new=founded is not None)
+    async def run(self, begin: Founded | float | None = None) -> None:
+        """Until cancelled. With what was founded, begin a new swarm; with a time, make the swarm anew (its epoch).
+
+        Raises `Removed`, in a group, when the other managers have removed this one.
+        """
+        etcd = await self._member(begin)
         key = self._credentials.cluster_key
         dispatcher = Dispatcher(self.cache, self._identity.node_id, self.unseal, self._clock)
         joining = Joining(self.cache, self._clock, self.unseal, key)
@@ -111,8 +119,13 @@ class Manager:
                 group.create_task(etcd.run(), name="etcd")
                 group.create_task(self.cache.run(), name="view of the store")
                 await self.cache.synced.wait()
-                if founded:
-                    await self._begin(founded)
+                if isinstance(begin, Founded):
+                    await self._begin(begin)
+                elif begin:
+                    await self._begin_anew(begin)
+                self.begun = True
+                group.create_task(self._renew_trust(etcd), name="trust of the store")
+                group.create_task(lock.keep_in_step(self.cache, self._credentials), name="autolock")
                 group.create_task(dispatcher.run(), name="dispatcher")
                 group.create_task(quorum.run(), name="managers")
                 group.create_task(lead(self.cache, me, self._heard, self._clock, CONTROLLERS), name="leadership")
@@ -120,6 +133,7 @@ class Manager:
                 group.create_task(self._follow(self.cache), name="events")
         finally:
             self._routes = None
+            dispatcher.end()
             self.hosts.close()
             self._store.close()
 
@@ -129,39 +143,15 @@ class Manager:
     def unseal(self, object_id: str, sealed: str) -> bytes:
         return seal.unseal(self._credentials.cluster_key, object_id, sealed)
 
-    async def rotate_token(self, *, worker: bool, manager: bool) -> None:
-        """New secrets; members stay members."""
-        for _ in range(ATTEMPTS):
-            snap = self.cache.snapshot()
-            cluster = snap.cluster
-            if cluster is None:
-                break
-            tokens = JoinTokens(
-                worker=founding.new_token(cluster.ca_cert) if worker else cluster.tokens.worker,
-                manager=founding.new_token(cluster.ca_cert) if manager else cluster.tokens.manager,
-            )
-            try:
-                await self.cache.commit([Change(cluster, msgspec.structs.replace(cluster, tokens=tokens))])
-            except Conflict as lost:
-                await self.cache.reach(lost.rev)
-            else:
-                return
-        raise Refused(503, "the tokens could not be rotated: others keep changing the swarm; try again")
-
     async def depart(self) -> None:
         """Leave the store's quorum, as far as the others can still agree to it.
 
         If this member leads the store, it hands over before: nobody has to wait for an election then, and of two
         members the one that stays is sure to hear that it is alone.
         """
-        members = await self._members.members()
-        staying = [
-            m.id for m in members if m.name != self._identity.node_id and m.name in self._alive() and not m.learner
-        ]
-        status = await self._members.status()
-        if staying and status.leader == status.member_id:
-            with suppress(Unavailable, Refused):
-                await self._members.move_leader(min(staying))
+        with suppress(Unavailable, Refused):
+            await self._hand_over()
+        members, status = await self._members.members(), await self._members.status()
         if len(members) > 1:
             await self._members.remove(status.member_id)
 
@@ -175,13 +165,70 @@ class Manager:
         if self.cache.snapshot().cluster is None:
             await self.cache.commit([Change(None, obj) for obj in first])
 
-    async def _member(self, *, new: bool) -> EtcdServer:
+    async def _begin_anew(self, epoch: float) -> None:
+        status = await self._members.status()
+        await self._members.move(status.member_id, peer_url(self._identity.address))
+        for _ in range(ATTEMPTS):
+            snap = self.cache.snapshot()
+            try:
+                await self.cache.commit(anew.changes(snap, self._identity.node_id, epoch), seen=snap.rev)
+            except Conflict as lost:
+                await self.cache.reach(lost.rev)
+            else:
+                log.warning("the swarm was made anew: this is its only manager")
+                return
+        raise Unavailable("others keep changing the swarm")
+
+    async def _renew_trust(self, etcd: EtcdServer) -> None:
+        """etcd reads certificates anew at each connection, but what it trusts only when it starts.
+
+        Managers take turns, so that a majority of the store is always there. Until its turn a store gets along with
+        the others all the same: their certificates bring the way from the former root to the new one.
+        """
+        while True:
+            wanted = self._credentials.trust
+            if wanted != self.trust and self._my_turn(wanted):
+                log.info("the store starts again to trust the new root certificate")
+                with suppress(Unavailable, Refused):
+                    await self._hand_over()
+                await etcd.restart()
+                while not await self._members.ready():
+                    await self._clock.sleep(0.2)
+                self.trust = wanted
+                self._greet()
+            await self._clock.sleep(TURNS)
+
+    def _my_turn(self, trust: str) -> bool:
+        snap = self.cache.snapshot()
+        before = [
+            n.id
+            for n in snap.nodes.values()
+            if n.role == Role.MANAGER and n.id < self._identity.node_id and snap.is_ready(n.id)
+        ]
+        reports = (snap.node_reports.get(i) for i in before)
+        return self.cache.healthy and all(report and report.trust == trust for report in reports)
+
+    async def _hand_over(self) -> None:
+        """Have another member lead the store, if this one does: nobody has to wait for an election then."""
+        members, status = await self._members.members(), await self._members.status()
+        staying = [
+            m.id for m in members if m.name != self._identity.node_id and m.name in self._alive() and not m.learner
+        ]
+        if staying and status.leader == status.member_id:
+            await self._members.move_leader(min(staying))
+
+    async def _member(self, begin: Founded | float | None) -> EtcdServer:
         """This manager's etcd, with its place among the members."""
         name, address = self._identity.node_id, self._identity.address
         known = EtcdServer(
-            self._config.etcd, name=name, address=address, files=self._files, peer_name=UNIT[Role.MANAGER]
+            self._config.etcd,
+            name=name,
+            address=address,
+            files=self._files,
+            force_new=isinstance(begin, float),
+            peer_name=UNIT[Role.MANAGER],
         )
-        if new or known.has_data():
+        if begin or known.has_data():
             return known
         shutil.rmtree(self._config.etcd, ignore_errors=True)
         place = await self._place(peer_url(address))

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import shutil
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
 from afterswarm import __version__
 from afterswarm.adapters.engine import DockerEngine
+from afterswarm.adapters.etcd.server import Removed
 from afterswarm.adapters.kernel.linux import LinuxKernel
 from afterswarm.agent.beats.beats import Beats
 from afterswarm.agent.containers.worker import Worker
@@ -24,6 +26,7 @@ from afterswarm.api.host import Acquaintance
 from afterswarm.core.trust.certificate import Holder, role_of
 from afterswarm.daemon.config import Config
 from afterswarm.daemon.gate import Routes, router
+from afterswarm.http.children import apart
 from afterswarm.http.client import Client
 from afterswarm.http.errors import ConnectFailed
 from afterswarm.http.server import serve_tcp
@@ -98,7 +101,7 @@ class Member:
         )
         connect = connector(credentials)
         self._connect = connect
-        self._renewal = Renewal(credentials, clock, connect, self._role_changed)
+        self._renewal = Renewal(credentials, clock, connect, self._renewed)
         self._session = Session(
             connect=connect,
             managers=lambda: credentials.identity.managers if credentials.identity else [],
@@ -108,6 +111,7 @@ class Member:
             on_wanted=self._want,
             on_managers=credentials.remember,
             removed=self._on_removed,
+            renewed=self._network.begin_anew,
             clock=clock,
         )
 
@@ -115,6 +119,11 @@ class Member:
     def connected(self) -> bool:
         """Whether a manager tells this node what to do."""
         return bool(self._session.manager_id)
+
+    @property
+    def trouble(self) -> str:
+        """Why no manager takes this node, when waiting does not help."""
+        return self._session.trouble
 
     @property
     def managers(self) -> list[tuple[str, str]]:
@@ -143,10 +152,15 @@ class Member:
         if self._identity.role == Role.WORKER or self.manager is None:
             return self.connected
         snap = self.manager.cache.snapshot()
-        return self.connected and snap.leader is not None and self._identity.node_id in snap.node_reports
+        return (
+            self.manager.begun
+            and self.connected
+            and snap.leader is not None
+            and self._identity.node_id in snap.node_reports
+        )
 
-    async def run(self, founded: Founded | None = None) -> None:
-        """Until cancelled or removed. Containers, tunnels and rules stay in place."""
+    async def run(self, begin: Founded | float | None = None) -> None:
+        """Until cancelled or removed; containers, tunnels and rules stay in place. `begin`: see `Manager.run`."""
         gate = router(
             self._client,
             cluster_id=lambda: self._identity.cluster_id,
@@ -159,7 +173,7 @@ class Member:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 if self._identity.role == Role.MANAGER:
-                    self._manage(founded)
+                    self._manage(begin)
                 tasks = [
                     group.create_task(self._beats.run(), name="beats"),
                     group.create_task(self._renewal.run(), name="certificate"),
@@ -210,13 +224,22 @@ class Member:
     def _want(self, wanted: Wanted) -> None:
         if self._leaving:
             return
-        if wanted.role is not None:
-            self._renewal.want(wanted.role)
+        if wanted.authority is not None:
+            self._trust(wanted.authority.root)
+        self._renewal.want(wanted.role, wanted.authority.issuer if wanted.authority else "")
         if wanted.peers is not None:
             self.peers = wanted.peers
         self._beats.want(wanted)
         self._network.want(wanted)
         self._worker.want(wanted)
+
+    def _trust(self, root: str) -> None:
+        try:
+            if self._credentials.follow(root):
+                log.info("the swarm has another root certificate now")
+                self._session.greet()
+        except (ValueError, ssl.SSLError) as error:
+            log.error("the swarm's root certificate cannot be read, the one before stays: %s", error)  # noqa: TRY400
 
     def _applied(self, rev: int) -> None:
         self._session.applied(rev)
@@ -231,6 +254,8 @@ class Member:
             data_path=self._identity.data_path,
             returns=self._returns,
             version=__version__,
+            trust=self.manager.trust if self.manager else self._credentials.trust,
+            issuer=self._identity.issuer,
         )
 
     def _on_removed(self) -> None:
@@ -254,15 +279,19 @@ class Member:
             return node is not None and role_of(node) == Role.MANAGER
         return not self.managers or any(node_id == who.node_id for node_id, _ in self.managers)
 
-    def _role_changed(self, identity: Identity) -> None:
+    def _renewed(self, identity: Identity, before: Identity) -> None:
         self._identity = identity
+        if identity.issuer != before.issuer:
+            self._session.greet()
+        if identity.role == before.role:
+            return
         if identity.role == Role.MANAGER:
             self._manage(None)
         elif self._managing:
             log.info("this node is a worker now: its store ends")
             self._managing.cancel()
 
-    def _manage(self, founded: Founded | None) -> None:
+    def _manage(self, begin: Founded | float | None) -> None:
         from afterswarm.daemon.manager import Manager  # noqa: PLC0415 - `cryptography`, for managers only
 
         assert self._group  # noqa: S101 - `run` has set it
@@ -275,15 +304,25 @@ class Member:
             engine=self._client,
             connect=self._connect,
             follow=self._follow,
+            greet=self._session.greet,
         )
-        self._managing = self._group.create_task(self._be_manager(manager, founded), name="manager")
+        self._managing = self._group.create_task(self._be_manager(manager, begin), name="manager")
 
-    async def _be_manager(self, manager: Manager, founded: Founded | None) -> None:
+    async def _be_manager(self, manager: Manager, begin: Founded | float | None) -> None:
         self.manager = manager
+        removed = False
         try:
-            await manager.run(founded)
+            await apart(manager.run(begin))
+        except* Removed:
+            removed = True
         finally:
             self.manager = None
             if self._identity.role == Role.WORKER:
                 shutil.rmtree(self._config.etcd, ignore_errors=True)
                 self._credentials.keep_cluster_key(b"")
+        if removed and not self._leaving:
+            # To be made a worker, which other managers will say now that there is none here; or the swarm was made
+            # anew without this manager, and it may ask for a place again.
+            log.warning("the other managers have removed this one")
+            shutil.rmtree(self._config.etcd, ignore_errors=True)
+            self._manage(None)

@@ -103,12 +103,22 @@ class Client:
         return cls(lambda: asyncio.open_unix_connection(name), f"unix://{name}", "docker")
 
     @classmethod
-    def tcp(cls, host: str, port: int, ssl: ssl.SSLContext | None = None, server_hostname: str | None = None) -> Client:
-        """With `ssl`, the certificate must be for `server_hostname` if the context checks names."""
+    def tcp(
+        cls,
+        host: str,
+        port: int,
+        ssl: ssl.SSLContext | Callable[[], ssl.SSLContext] | None = None,
+        server_hostname: str | None = None,
+    ) -> Client:
+        """With `ssl`, the certificate must be for `server_hostname` if the context checks names.
+
+        A function is asked for the context at each connection.
+        """
         name = (server_hostname or host) if ssl else None
 
         async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-            reader, writer = await asyncio.open_connection(host, port, ssl=ssl, server_hostname=name)
+            context = ssl() if callable(ssl) else ssl
+            reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=name)
             watch(writer)
             return reader, writer
 

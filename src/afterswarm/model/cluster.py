@@ -69,6 +69,22 @@ class JoinTokens(Part, frozen=True, omit_defaults=False):
     manager: str = ""
 
 
+class RootRotation(Part, frozen=True):
+    """The root certificate that is to follow, from the moment certificates are issued by it."""
+
+    cert: str = ""  # PEM
+    key: str = ""  # sealed, base64, as `Cluster.ca_key`
+    cross: str = ""  # PEM: the same name and key, signed by the root before
+    tokens: JoinTokens = JoinTokens()  # those that pin it
+
+
+class FormerRoot(Part, frozen=True):
+    """A root that some node may still trust; `cross` leads from it to the one that followed."""
+
+    cert: str = ""
+    cross: str = ""
+
+
 class Cluster(Obj, frozen=True):
     """The one object of its kind. `ca_key` is sealed with the cluster key, which is never in etcd."""
 
@@ -76,6 +92,10 @@ class Cluster(Obj, frozen=True):
     ca_cert: str = ""  # PEM
     ca_key: str = ""  # sealed, base64
     tokens: JoinTokens = JoinTokens()
+    rotation: RootRotation | None = None
+    former: list[FormerRoot] = []  # newest first
+    unlock_key: str = ""  # sealed, base64: what managers lock their keys with; "" without autolock
+    epoch: float = 0.0  # when the swarm was last made anew from one manager: revisions of before say nothing any more
     beat_key: str = ""  # sealed, base64: authenticates the UDP beats between hosts
     default_addr_pool: list[str] = msgspec.field(default_factory=lambda: [DEFAULT_POOL])
     subnet_size: int = 24

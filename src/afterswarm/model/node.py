@@ -70,6 +70,8 @@ class NodeReport(Obj, frozen=True):
     returns: bool = False  # see `session.Peer`
     session_with: str = ""  # node id of the manager that holds the session
     member_id: str = ""  # etcd member, hex; "" for a worker
+    trust: str = ""  # digest of the root certificate that it trusts; a manager's store included
+    issuer: str = ""  # digest of the root certificate that issued its own
     left: bool = False  # it has said good-bye; a host that joins again is another node
 
 

@@ -18,6 +18,7 @@ from afterswarm.model.task import Report, Task
 BEAT = 0.3  # seconds
 SILENCE = 1.2  # seconds
 SEEN = "Afterswarm-Seen"  # header of the agent's request: the revision that it acts on already
+EPOCH = "Afterswarm-Epoch"  # and the swarm's epoch that this revision is of
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True):
@@ -75,11 +76,20 @@ class SecretData(Part, frozen=True):
     data: bytes = b""  # base64 in JSON
 
 
+class Authority(Part, frozen=True):
+    """Which certificates count."""
+
+    root: str = ""  # PEM: to be trusted
+    issuer: str = ""  # digest of the root that a node's certificate should come from: another one means renew
+
+
 class Wanted(Message, frozen=True):
     """What one host should be doing at revision `rev`. A section that is `None` has not changed."""
 
     rev: int = 0
     role: Role | None = None  # the role this node should have; another than its certificate's means: renew
+    authority: Authority | None = None
+    data_path_port: int | None = None  # UDP, of every VXLAN packet
     tasks: list[Task] | None = None  # all tasks of this node that its agent must act on
     secrets: list[SecretData] | None = None
     configs: list[SecretData] | None = None
@@ -94,6 +104,7 @@ class Welcome(Message, frozen=True):
 
     node_id: str = ""
     manager_id: str = ""
+    epoch: float = 0.0  # of the swarm: a later one makes what was seen before void
 
 
 class Down(Message, frozen=True):
@@ -112,6 +123,8 @@ class Hello(Message, frozen=True):
     member_id: str = ""
     returns: bool = False  # see `Peer`
     version: str = ""
+    trust: str = ""  # digests, as in `NodeReport`
+    issuer: str = ""
 
 
 class Reports(Message, frozen=True):

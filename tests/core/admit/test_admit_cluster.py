@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
 from afterswarm.core.admit import cluster as admit
-from afterswarm.model.cluster import CAConfig, Cluster, Dispatcher, EncryptionConfig, ExternalCA, SwarmSpec
+from afterswarm.model.cluster import (
+    CAConfig,
+    Cluster,
+    Dispatcher,
+    EncryptionConfig,
+    ExternalCA,
+    RootRotation,
+    SwarmSpec,
+)
 from afterswarm.model.node import Node, NodeState, Role
 from afterswarm.model.refused import Refused
 from afterswarm.model.service import SECOND
@@ -45,11 +55,10 @@ def test_leaving_a_swarm_that_cannot_be_seen() -> None:
     ("spec", "status"),
     [
         (SwarmSpec(name="mine"), 400),
-        (SwarmSpec(encryption_config=EncryptionConfig(auto_lock_managers=True)), 501),
         (SwarmSpec(dispatcher=Dispatcher(heartbeat_period=-1)), 400),
         (SwarmSpec(ca_config=CAConfig(node_cert_expiry=60 * SECOND)), 400),
-        (SwarmSpec(ca_config=CAConfig(external_cas=[ExternalCA(url="https://ca")])), 501),
-        (SwarmSpec(ca_config=CAConfig(force_rotate=1)), 501),
+        (SwarmSpec(ca_config=CAConfig(signing_ca_key="KEY")), 400),
+        (SwarmSpec(ca_config=CAConfig(signing_ca_cert="another root")), 400),
     ],
 )
 def test_settings_that_are_refused(spec: SwarmSpec, status: int) -> None:
@@ -61,6 +70,31 @@ def test_settings_that_are_refused(spec: SwarmSpec, status: int) -> None:
 def test_zeros_stand_for_defaults() -> None:
     spec = SwarmSpec(name="", ca_config=CAConfig(node_cert_expiry=0), dispatcher=Dispatcher(heartbeat_period=0))
     assert admit.init(spec, pools=[], subnet_size=0, data_path_port=0) == SwarmSpec()
+
+
+def test_when_the_root_certificate_is_rotated() -> None:
+    cluster = Cluster(id="c", ca_cert="old\n", rotation=RootRotation(cert="next\n"))
+
+    def asked(**config: Any) -> SwarmSpec:
+        return SwarmSpec(ca_config=CAConfig(**config))
+
+    assert admit.new_root(cluster, asked(force_rotate=1))
+    assert not admit.new_root(cluster, asked())
+    assert admit.new_root(cluster, asked(signing_ca_cert="third", signing_ca_key="k"))
+    assert not admit.new_root(cluster, asked(signing_ca_cert="next", signing_ca_key="k", force_rotate=1))
+    back = admit.update(cluster, asked(signing_ca_cert="old", force_rotate=1))
+    assert back.rotation is None
+    kept = admit.update(cluster, asked(signing_ca_cert="third", signing_ca_key="k")).spec.ca_config
+    assert (kept.signing_ca_cert, kept.signing_ca_key) == ("", "")
+
+
+def test_what_is_accepted_and_kept() -> None:
+    lock = EncryptionConfig(auto_lock_managers=True)
+    spec = SwarmSpec(encryption_config=lock, ca_config=CAConfig(external_cas=[ExternalCA(url="https://ca")]))
+    assert admit.update(Cluster(id="c"), spec).spec == spec
+    assert (
+        admit.init(SwarmSpec(), pools=[], subnet_size=0, data_path_port=7777, auto_lock=True).encryption_config == lock
+    )
 
 
 def test_labels_are_kept() -> None:

@@ -89,6 +89,11 @@ class Members:
         """`Refused` when there is no such member, and when too few of the others are healthy."""
         await self._change("remove", member_id)
 
+    async def move(self, member_id: str, peer_url: str) -> None:
+        """Where the others reach a member."""
+        body = {"ID": str(int(member_id, 16)), "peerURLs": [peer_url]}
+        await call(self._client, "/v3/cluster/member/update", body, _Members, CHANGING)
+
     async def move_leader(self, member_id: str) -> None:
         """Have another member lead etcd. Only etcd's leader can be asked."""
         body = {"targetID": str(int(member_id, 16))}

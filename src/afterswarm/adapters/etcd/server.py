@@ -26,7 +26,13 @@ BACK_OFF = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds before the next start; from the 
 GOOD_WHILE = 30.0
 LARGEST_LOG = 8 * 1024**2
 
+REMOVED = b"permanently removed from the cluster"  # what it says before it ends, when the others removed it
+
 log = logging.getLogger(__name__)
+
+
+class Removed(Exception):
+    """The members of the cluster have removed this one: what it has on disk is of no use any more."""
 
 
 class Files(msgspec.Struct, frozen=True):
@@ -38,7 +44,7 @@ class Files(msgspec.Struct, frozen=True):
 
 
 class EtcdServer:
-    """One member. `run` keeps it running until cancelled.
+    """One member. `run` keeps it running until cancelled. Raises `Removed`.
 
     `initial_cluster` ("name=peer URL,…", this member included; default: this one alone) and `existing` matter only for
     the first start on an empty directory: `existing` joins a cluster that already lists this member. `force_new` makes
@@ -73,6 +79,8 @@ class EtcdServer:
         self._peer_name = peer_name
         self._program = program
         self._process: asyncio.subprocess.Process | None = None
+        self._said_before = 0  # length of its log when it was last started
+        self._again = False  # it ends because it is to begin again
 
     @property
     def pid(self) -> int | None:
@@ -136,10 +144,27 @@ class EtcdServer:
             started = loop.time()
             code = await self._once()
             self._force_new = False
+            if self._again:
+                self._again = False
+                continue
+            if self._was_removed():
+                raise Removed
             deaths = 0 if loop.time() - started > GOOD_WHILE else deaths + 1
             pause = BACK_OFF[min(deaths, len(BACK_OFF) - 1)]
             log.warning("etcd ended with %d, next start in %g s: %s", code, pause, self.last_words())
             await asyncio.sleep(pause)
+
+    async def restart(self) -> None:
+        """End it in good order; `run` begins it again, and it reads all its files anew."""
+        if self._process:
+            self._again = True
+            await _stop(self._process)
+
+    def _was_removed(self) -> bool:
+        with suppress(OSError), self.log_file.open("rb") as said:
+            said.seek(self._said_before)
+            return REMOVED in said.read()
+        return False
 
     def last_words(self) -> str:
         """The last line of its log."""
@@ -156,6 +181,7 @@ class EtcdServer:
         # for a member that ends in good order looks for another leader first, with the next one waiting for its port.
         argv = ["setpriv", "--pdeathsig", "KILL", "--", *self.argv()]
         with self.log_file.open("ab") as out:
+            self._said_before = out.tell()
             process = await asyncio.create_subprocess_exec(
                 *argv,
                 stdin=asyncio.subprocess.DEVNULL,

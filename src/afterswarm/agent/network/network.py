@@ -89,7 +89,7 @@ class Network:
             return
         new = {
             name: value
-            for name in ("networks", "routes", "peers", "tasks")
+            for name in ("networks", "routes", "peers", "tasks", "data_path_port")
             if (value := getattr(wanted, name)) is not None
         }
         self._wanted = msgspec.structs.replace(self._wanted, rev=wanted.rev, **new)
@@ -98,6 +98,10 @@ class Network:
         if "networks" in new:
             self._plumbing_due.set()
         self._routing_due.set()
+
+    def begin_anew(self) -> None:
+        """The swarm was made anew from a copy of it: a lower revision is not an older one now."""
+        self._wanted = msgspec.structs.replace(self._wanted, rev=0)
 
     def gateways(self) -> list[str]:
         """This host's own addresses in its networks: where the resolver listens."""
@@ -256,7 +260,12 @@ class Network:
             links: list[Json] = [
                 msgspec.to_builtins(link)
                 for link in vxlan.links(
-                    node_id=self._node_id, networks=networks, routes=self._routes, peers=self._peers, mtu=self._mtu
+                    node_id=self._node_id,
+                    networks=networks,
+                    routes=self._routes,
+                    peers=self._peers,
+                    mtu=self._mtu,
+                    port=self._wanted.data_path_port or vxlan.PORT,
                 )
             ]
             if links == self._links:

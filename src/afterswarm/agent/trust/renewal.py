@@ -1,4 +1,4 @@
-"""Keeps a node's certificate valid and in the role that the swarm wants for it."""
+"""Keeps a node's certificate valid, in the role that the swarm wants for it, and of the root that issues now."""
 
 from __future__ import annotations
 
@@ -37,37 +37,40 @@ def connector(credentials: Credentials, port: int = PORT) -> Connect:
 
 
 class Renewal:
-    """`want` a role, and `changed` is called with the new identity once the certificate names it."""
+    """`want` a role and an issuer; `changed` is called with the new identity and the one before."""
 
     def __init__(
-        self, credentials: Credentials, clock: Clock, connect: Connect, changed: Callable[[Identity], None]
+        self, credentials: Credentials, clock: Clock, connect: Connect, changed: Callable[[Identity, Identity], None]
     ) -> None:
         self._credentials = credentials
         self._clock = clock
         self._connect = connect
         self._changed = changed
         self._role: Role | None = None
+        self._issuer = ""
         self._woken = asyncio.Event()
 
-    def want(self, role: Role) -> None:
-        if role != self._role:
-            self._role = role
+    def want(self, role: Role | None, issuer: str = "") -> None:
+        """`None` and "" are unchanged."""
+        wanted = (role or self._role, issuer or self._issuer)
+        if wanted != (self._role, self._issuer):
+            self._role, self._issuer = wanted
             self._woken.set()
 
     async def run(self) -> None:
         retry = RETRY
         while identity := self._credentials.identity:
             self._woken.clear()
-            role = self._role or identity.role
+            role, issuer = self._role or identity.role, self._issuer or identity.issuer
             wait = LOOK
-            if role != identity.role or self._clock.now() >= identity.renew_at:
+            if (role, issuer) != (identity.role, identity.issuer) or self._clock.now() >= identity.renew_at:
                 renewed = await self.renew()
-                if renewed and renewed.role == role:
+                if renewed and (renewed.role, renewed.issuer) == (role, issuer):
                     retry = RETRY
                 else:
                     wait, retry = retry, min(retry * 2, RETRY_MOST)
-                if renewed and renewed.role != identity.role:
-                    self._changed(renewed)
+                if renewed:
+                    self._changed(renewed, identity)
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._woken.wait()

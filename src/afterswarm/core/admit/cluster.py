@@ -7,7 +7,7 @@ import ipaddress
 from msgspec.structs import replace
 
 from afterswarm.core.admit import node as nodes
-from afterswarm.model.cluster import DATA_PATH_PORT, CAConfig, Cluster, Dispatcher, Raft, SwarmSpec
+from afterswarm.model.cluster import CAConfig, Cluster, Dispatcher, EncryptionConfig, Raft, SwarmSpec
 from afterswarm.model.refused import Refused
 from afterswarm.model.service import SECOND
 from afterswarm.model.snapshot import Snapshot
@@ -18,28 +18,43 @@ LOST = (
     "The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. "
     "Use `--force` to suppress this message."
 )
-NO_AUTOLOCK = (
-    "autolock is not supported yet: leave out --autolock. The cluster key rests on the disks of managers only, "
-    "readable by root only"
-)
 
 
-def init(spec: SwarmSpec, *, pools: list[str], subnet_size: int, data_path_port: int) -> SwarmSpec:
+def init(
+    spec: SwarmSpec, *, pools: list[str], subnet_size: int, data_path_port: int, auto_lock: bool = False
+) -> SwarmSpec:
     """The specification of a new swarm."""
     _check_pools(pools, subnet_size)
     if data_path_port and not 1024 <= data_path_port <= 49151:
         raise Refused(400, f"VXLAN UDP port number is not in valid range (1024-49151): {data_path_port}")
-    if data_path_port not in {0, DATA_PATH_PORT}:
-        raise Refused(501, f"another data path port than {DATA_PATH_PORT} is not supported yet")
-    return _checked(spec)
+    if auto_lock:
+        spec = replace(spec, encryption_config=EncryptionConfig(auto_lock_managers=True))
+    return _unsigned(_checked(spec))
 
 
 def update(cluster: Cluster, spec: SwarmSpec) -> Cluster:
     """The cluster with this specification."""
     spec = _checked(spec)
-    if spec.ca_config.force_rotate != cluster.spec.ca_config.force_rotate or spec.ca_config.signing_ca_cert:
-        raise Refused(501, "rotating the certificate authority of the swarm is not supported yet")
-    return replace(cluster, spec=spec)
+    root = spec.ca_config.signing_ca_cert
+    if spec.ca_config.signing_ca_key and not root:
+        words = "if a signing CA key is provided, the signing CA cert must also be provided"
+        raise Refused(400, f"{_INVALID}{words}")
+    if root and not spec.ca_config.signing_ca_key and root.strip() != cluster.ca_cert.strip():
+        words = "there must be at least one valid, reachable external CA corresponding to the desired CA certificate"
+        raise Refused(400, f"{_INVALID}{words}")
+    cluster = replace(cluster, spec=_unsigned(spec))
+    if root and root.strip() == cluster.ca_cert.strip():  # back to the present one
+        return replace(cluster, rotation=None)
+    return cluster
+
+
+def new_root(cluster: Cluster, spec: SwarmSpec) -> bool:
+    """Whether this update begins a rotation of the root certificate, in place of one that may be under way."""
+    given = spec.ca_config.signing_ca_cert.strip()
+    coming = cluster.rotation.cert.strip() if cluster.rotation else ""
+    if given:
+        return given not in (cluster.ca_cert.strip(), coming)
+    return spec.ca_config.force_rotate != cluster.spec.ca_config.force_rotate
 
 
 def leave(snap: Snapshot | None, node_id: str) -> None:
@@ -64,19 +79,20 @@ def leave(snap: Snapshot | None, node_id: str) -> None:
 def _checked(spec: SwarmSpec) -> SwarmSpec:
     if spec.name not in ("", "default"):
         raise Refused(400, 'swarm spec must be named "default"')
-    if spec.encryption_config.auto_lock_managers:
-        raise Refused(501, NO_AUTOLOCK)
     if spec.dispatcher.heartbeat_period < 0:
         raise Refused(400, f"{_INVALID}heartbeat time period cannot be a negative duration")
     if 0 < spec.ca_config.node_cert_expiry < 3600 * SECOND or spec.ca_config.node_cert_expiry < 0:
         raise Refused(400, f"{_INVALID}minimum certificate expiry time is: 1h0m0s")
-    if spec.ca_config.external_cas:
-        raise Refused(501, "external certificate authorities are not supported")
     if not spec.ca_config.node_cert_expiry:  # a client's zero means Docker's default
         spec = replace(spec, ca_config=replace(spec.ca_config, node_cert_expiry=CAConfig().node_cert_expiry))
     if not spec.dispatcher.heartbeat_period:
         spec = replace(spec, dispatcher=Dispatcher())
     return replace(spec, name="default", raft=_ticking(spec.raft))
+
+
+def _unsigned(spec: SwarmSpec) -> SwarmSpec:
+    """What a root certificate is given with is used and not kept: neither is ever shown, as in Docker."""
+    return replace(spec, ca_config=replace(spec.ca_config, signing_ca_cert="", signing_ca_key=""))
 
 
 def _ticking(raft: Raft) -> Raft:

@@ -55,7 +55,13 @@ def gateway_mac(address: str) -> str:
 
 
 def links(
-    *, node_id: str, networks: Iterable[Network], routes: Iterable[Route], peers: Iterable[Peer], mtu: int = MTU
+    *,
+    node_id: str,
+    networks: Iterable[Network],
+    routes: Iterable[Route],
+    peers: Iterable[Peer],
+    mtu: int = MTU,
+    port: int = PORT,
 ) -> list[Link]:
     """Every link of this host, by name. None before the swarm has told this host its own address."""
     hosts = {peer.node_id: peer.data_path or peer.address for peer in peers}
@@ -70,6 +76,7 @@ def links(
             local=local,
             bridge=bridge_name(network.id),
             bridge_mac=gateway_mac(network.gateways[node_id]),
+            port=port,
             mtu=mtu,
             ingress=network.spec.ingress,
             fdb=_fdb(network, routes, {node: host for node, host in hosts.items() if host}, node_id),
