@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import msgspec
@@ -51,14 +50,12 @@ _encode = msgspec.json.Encoder().encode
 _UP = _encode(Up()) + b"\n"
 
 
-STRANGER = (
-    "no manager of the swarm accepts this node's certificate, or shows one that this node accepts ({}): it was away "
-    'for too long. Use "docker swarm leave --force" and join again.'
-)
-
-
 class _Over(Exception):
     """The session has ended, and why."""
+
+
+async def _nothing() -> str:
+    return ""
 
 
 class Session:
@@ -82,6 +79,7 @@ class Session:
         removed: Callable[[], None],
         clock: Clock,
         renewed: Callable[[], None] = lambda: None,
+        diagnose: Callable[[], Awaitable[str]] = _nothing,
         rng: random.Random | None = None,
     ) -> None:
         self.trouble = ""  # why no manager takes us, when that is for good
@@ -96,6 +94,7 @@ class Session:
         self._removed = removed
         self._clock = clock
         self._renewed = renewed
+        self._diagnose = diagnose
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, keeps no secret
         self._seen = 0  # newest revision that was acted on
         self._epoch = 0.0  # of the swarm, that it is of
@@ -131,10 +130,12 @@ class Session:
                     log.warning("this node was removed from the swarm")
                     self._removed()
                     return
+                if pause == PAUSE_MOST:
+                    self.trouble = await self._diagnose()
                 await self._clock.sleep(pause)
                 pause = min(pause * 2, PAUSE_MOST)
                 continue
-            pause = PAUSE
+            pause, self.trouble = PAUSE, ""
             last, stream = found
             try:
                 await apart(self._attend(stream))
@@ -158,7 +159,6 @@ class Session:
         """The first manager that takes us, and how many said that they do not know us."""
         won: list[tuple[str, Stream]] = []
         unknown: list[str] = []
-        strangers: list[str] = []
         tasks: list[asyncio.Task[None]] = []
 
         async def attempt(address: str, done: asyncio.Event) -> None:
@@ -172,8 +172,6 @@ class Session:
                     unknown.append(address)
             except (ConnectFailed, TimeoutError) as error:
                 log.info("no session with %s: %s", address, str(error) or "no answer")
-                if why := _not_accepted(error):
-                    strangers.append(why)
             else:
                 if won:
                     stream.close()
@@ -195,7 +193,6 @@ class Session:
                         await done.wait()
                 if won:
                     break
-        self.trouble = STRANGER.format(strangers[0]) if addresses and len(strangers) == len(addresses) else ""
         return (won[0] if won else None), len(unknown)
 
     # ---- one session -------------------------------------------------------------------------------------------
@@ -267,15 +264,3 @@ class Session:
             with suppress(TimeoutError):
                 async with asyncio.timeout(BEAT):
                     await self._woken.wait()
-
-
-def _not_accepted(error: BaseException | None) -> str:
-    """Why certificates do not fit, if that is the cause."""
-    while error is not None:
-        if isinstance(error, ssl.SSLError):
-            reason = error.reason or ""
-            if isinstance(error, ssl.SSLCertVerificationError):
-                return error.verify_message
-            return reason.lower().replace("_", " ") if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason else ""
-        error = error.__cause__
-    return ""

@@ -20,6 +20,7 @@ from afterswarm.agent.containers.worker import Worker
 from afterswarm.agent.network.network import Network
 from afterswarm.agent.network.resolver import Resolver
 from afterswarm.agent.session import Session
+from afterswarm.agent.trust.diagnosis import Diagnosis
 from afterswarm.agent.trust.identity import Credentials, Identity
 from afterswarm.agent.trust.renewal import Renewal, connector
 from afterswarm.api.host import Acquaintance
@@ -112,6 +113,7 @@ class Member:
             on_managers=credentials.remember,
             removed=self._on_removed,
             renewed=self._network.begin_anew,
+            diagnose=Diagnosis(credentials, clock).look,
             clock=clock,
         )
 

@@ -23,6 +23,7 @@ from afterswarm.model.refused import Refused
 
 MANAGER = UNIT[Role.MANAGER]  # the name that every manager's certificate has
 _T = TypeVar("_T", Root, Enrolment)
+ANOTHER_ROOT = 500  # the status of a refusal that says so
 ANSWER = 10.0  # seconds for one answer
 TIMED_OUT = (
     "Timeout was reached before node joined. The attempt to join the swarm was given up: nothing has changed on this "
@@ -65,7 +66,7 @@ async def join(
     for remote in remotes:
         host, port = split(remote)
         try:
-            ca = await _root(host, port, parsed.digest)
+            ca = await root(host, port, parsed.digest)
             return Joined(enrolment=await _ask(host, port, ca, request), ca=ca, key=pair.key)
         except ConnectFailed as error:
             failure = _unreachable(host, port, error)
@@ -84,8 +85,8 @@ def split(remote: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-async def _root(host: str, port: int, digest: str) -> str:
-    """The root certificate there, if it is the one that the token pins."""
+async def root(host: str, port: int, digest: str) -> str:
+    """The root certificate there, if it is the one with this digest (the one that a token pins)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # what matters is the digest of what comes
@@ -96,7 +97,7 @@ async def _root(host: str, port: int, digest: str) -> str:
         client.close()
     ca = _decoded(reply, Root).certificate
     if tokens.digest_of(ca) != digest:
-        raise Refused(500, f"remote CA does not match fingerprint. Expected: {digest}")
+        raise Refused(ANOTHER_ROOT, f"remote CA does not match fingerprint. Expected: {digest}")
     return ca
 
 
