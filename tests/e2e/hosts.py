@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 
 from afterswarm.lab.hosts import REGISTRY, LabHost
 from afterswarm.lab.lab import Lab
+from afterswarm.lab.power import answers
 
 T = TypeVar("T")
 CLIENTS = {"20.10": "/usr/bin/docker", "28": "/usr/local/bin/docker"}
@@ -114,6 +116,20 @@ def until(what: str, good: Callable[[], T], within: float = 60.0, every: float =
                 return last
         time.sleep(every)
     raise AssertionError(f"{what}: not within {within:.0f} s; last seen: {last!r}")
+
+
+def daemon_pid(host: Host) -> int:
+    """Inside the host."""
+    found = host.run("sh", "-c", "grep -lz '^afterswarm.cli.main$' /proc/[0-9]*/cmdline; true").split()
+    return int(found[0].split("/")[2]) if found else 0
+
+
+def restart_daemon(host: Host, number: signal.Signals = signal.SIGKILL) -> None:
+    """The host's first process starts it again after a second, as the systemd unit would."""
+    pid = daemon_pid(host)
+    host.run("kill", f"-{number.value}", str(pid))
+    until("the daemon is another", lambda: daemon_pid(host) not in (0, pid))
+    until("it answers", lambda: answers(host.place.socket))
 
 
 def logs(lab: Lab) -> str:

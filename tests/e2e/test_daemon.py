@@ -19,25 +19,11 @@ from pathlib import Path
 from select import select
 
 import pytest
-from hosts import BUSYBOX, CLIENTS, Host, until
+from hosts import BUSYBOX, CLIENTS, Host, daemon_pid, restart_daemon, until
 
-from afterswarm.lab.power import answers, inside
+from afterswarm.lab.power import inside
 
 LOOP = ("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done")
-
-
-def daemon_pid(host: Host) -> int:
-    """Inside the host."""
-    found = host.run("sh", "-c", "grep -lz '^afterswarm.cli.main$' /proc/[0-9]*/cmdline; true").split()
-    return int(found[0].split("/")[2]) if found else 0
-
-
-def restart_daemon(host: Host, number: signal.Signals = signal.SIGKILL) -> None:
-    """The host's first process starts it again after a second, as the systemd unit would."""
-    pid = daemon_pid(host)
-    host.run("kill", f"-{number.value}", str(pid))
-    until("the daemon is another", lambda: daemon_pid(host) not in (0, pid))
-    until("it answers", lambda: answers(host.place.socket))
 
 
 class Terminal:

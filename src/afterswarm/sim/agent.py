@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
+import msgspec
+
 from afterswarm.agent.containers.files import Files
 from afterswarm.agent.containers.worker import Worker
 from afterswarm.agent.network.network import Network
 from afterswarm.agent.session import Session
 from afterswarm.core.trust.certificate import UNIT
+from afterswarm.core.trust.token import digest_of
 from afterswarm.http.client import Client
 from afterswarm.http.errors import HttpError
 from afterswarm.http.message import Handler, Peer, Request, Response
@@ -102,6 +105,10 @@ class SimAgent:
             )
 
             def want(wanted: Wanted) -> None:
+                if wanted.authority and wanted.authority.root:  # at once, where a real one renews its certificate
+                    trust, issuer = digest_of(wanted.authority.root), wanted.authority.issuer
+                    self.said = msgspec.structs.replace(self.said, trust=trust, issuer=issuer)
+                    session.greet()
                 network.want(wanted)
                 worker.want(wanted)
 
@@ -110,7 +117,12 @@ class SimAgent:
                 connect=_always(line),
                 managers=lambda: ["manager"],
                 local=lambda: "",
-                hello=lambda: Hello(description=self.said.description, address=self.said.address),
+                hello=lambda: Hello(
+                    description=self.said.description,
+                    address=self.said.address,
+                    trust=self.said.trust,
+                    issuer=self.said.issuer,
+                ),
                 reports=worker.reports,
                 on_wanted=want,
                 on_managers=lambda _: None,
