@@ -70,7 +70,7 @@ def same_but_for_data(one: ServiceSpec, other: ServiceSpec) -> bool:
 
 
 def in_use(snap: Snapshot, among: Collection[Used]) -> set[Used]:
-    """Those that a service has or could come back to, or that a container looks into."""
+    """Those that a service has or could come back to, or that a task may still be started with."""
     asked = set(among)
     if not asked:
         return set()
@@ -78,7 +78,7 @@ def in_use(snap: Snapshot, among: Collection[Used]) -> set[Used]:
     if found == asked:
         return found
     for task in snap.tasks.values():
-        if snap.state_of(task) <= TaskState.RUNNING:
+        if task.desired <= TaskState.COMPLETE and snap.state_of(task) <= TaskState.RUNNING:
             found |= of(task.spec.container_spec) & asked
     return found
 

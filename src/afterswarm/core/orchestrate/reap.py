@@ -5,7 +5,7 @@
 - Of the tasks in a slot, the cluster's history limit says how many stay; the oldest stopped ones go first.
 - A removed service (`pending_delete`) goes when its last task has gone, a removed network when no service refers to it
   and no container may be in it.
-- Older data of a secret or config goes when no service could come back to it and no container looks into it.
+- Older data of a secret or config goes when no service could come back to it and no task may start with it.
 - Reports without a task go, and so do volumes, reports and suspicions of nodes that are no longer in the swarm.
 
 Keys: a service id, `node/<id>`, `report/<id>`, `network/<id>`, `cluster`.
