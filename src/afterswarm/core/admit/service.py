@@ -31,6 +31,7 @@ from afterswarm.model.service import (
 from afterswarm.model.snapshot import Snapshot
 
 _UNDER_WAY = frozenset({UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED})
+_PAUSED = frozenset({UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED})
 
 
 def create(snap: Snapshot, spec: ServiceSpec) -> Service:
@@ -77,9 +78,9 @@ def changed(snap: Snapshot, service: Service, spec: ServiceSpec, status: UpdateS
     is being rolled out, what was before it is kept. So it is when nothing changes.
     """
     version = service.spec_version
-    if service_spec.outdates(service.spec, spec):
-        version = max(snap.rev, version) + 1
     state = service.update_status.state if service.update_status else None
+    if service_spec.outdates(service.spec, spec) or state in _PAUSED:
+        version = max(snap.rev, version) + 1  # failures before a paused update goes on are not counted again
     previous: ServiceSpec | None = service.spec
     if spec == service.spec and status is None:
         previous = service.previous_spec or spec
