@@ -21,7 +21,7 @@ from afterswarm.model.service import (
     SecretReference,
     TaskSpec,
 )
-from afterswarm.model.session import SecretData, Wanted
+from afterswarm.model.session import PullAuth, SecretData, Wanted
 from afterswarm.model.task import Attachment, Report, Task, TaskState
 from afterswarm.ports import EngineError, Json
 from afterswarm.sim.clock import LoopClock
@@ -96,9 +96,9 @@ class Host:
             yield self.worker
             running.cancel()
 
-    def want(self, *tasks: Task, secrets: list[SecretData] | None = None) -> None:
+    def want(self, *tasks: Task, secrets: list[SecretData] | None = None, auths: list[PullAuth] | None = None) -> None:
         self.rev += 1
-        self.worker.want(Wanted(rev=self.rev, tasks=list(tasks), secrets=secrets))
+        self.worker.want(Wanted(rev=self.rev, tasks=list(tasks), secrets=secrets, auths=auths))
 
     def states(self, task: Task) -> list[TaskState]:
         """The states that were said of a task, each once."""
@@ -288,6 +288,22 @@ async def test_one_image_is_pulled_once_for_all_that_wait_for_it(host):
         await asyncio.sleep(5)
         assert host.asked("pull") == ["db:1"]
         assert len(host.engine.running()) == 5
+
+
+async def test_a_private_image_is_pulled_with_what_came_with_its_service_and_not_with_anothers(host):
+    host.engine.private = {"db:1": "for s1"}
+    ours, theirs = a_task(image="db:1"), replace(a_task("t2", image="db:1"), service_id="s2", service_name="other")
+    async with host.daemon():
+        host.want(theirs)
+        await asyncio.sleep(2)
+        assert host.last(theirs).state == S.REJECTED
+        assert host.last(theirs).err == (
+            "No such image: db:1 (Head https://registry/v2/db:1: no basic auth credentials)"
+        )
+        host.want(ours, theirs, auths=[PullAuth(service_id="s1", auth="for s1")])
+        await asyncio.sleep(2)
+        assert host.last(ours).state == S.RUNNING
+        assert host.asked("pull") == ["db:1", "db:1"]
 
 
 async def test_a_task_can_be_stopped_while_its_image_is_on_the_way(host):

@@ -187,7 +187,7 @@ async def test_rolled_back(api: Any) -> None:
     assert (await api.fails("POST", target + "&rollback=next", spec()))[0] == 400
     assert await api.fails("POST", target + "&registryAuthFrom=x", spec()) == (
         400,
-        "unsupported registryAuthFrom value",
+        "invalid registryAuthFrom 'x'",
     )
 
 
@@ -200,6 +200,27 @@ async def test_credentials_are_kept_sealed_and_never_shown(api: Any) -> None:
     assert stored(api).pull_auth not in shown
     await api.ok("POST", f"/services/web/update?version={stored(api).rev}", spec(Labels={"x": "y"}))
     assert api.host.unseal(stored(api).id, stored(api).pull_auth) == b"c2VjcmV0"
+
+
+@pytest.mark.row("SV-06")
+async def test_sv_06_credentials_are_the_specifications_and_go_back_with_it(api: Any) -> None:
+    async def update(more: str = "", auth: str = "", **fields: Any) -> tuple[bytes, bytes]:
+        headers = [("X-Registry-Auth", auth)] if auth else []
+        target = f"/services/web/update?version={stored(api).rev}{more}"
+        status, answer = await api("POST", target, spec(**fields), headers=headers)
+        assert status == 200, answer
+        now = stored(api)
+        return tuple(s and api.host.unseal(now.id, s) for s in (now.pull_auth, now.previous_pull_auth))
+
+    await api.ok("POST", "/services/create", spec())
+    target = f"/services/web/update?version={stored(api).rev}&registryAuthFrom=previous-spec"
+    assert await api.fails("POST", target, spec()) == (400, "service does not have a previous spec")
+    assert await update(auth="Mg==", Labels={"n": "2"}) == (b"Mg==", "")
+    assert await update(auth="Mw==", Labels={"n": "3"}) == (b"Mw==", b"Mg==")
+    assert await update(Labels={"n": "4"}) == (b"Mw==", b"Mw==")
+    assert await update(auth="NQ==", Labels={"n": "5"}) == (b"NQ==", b"Mw==")
+    assert await update("&registryAuthFrom=previous-spec", Labels={"n": "6"}) == (b"Mw==", b"NQ==")
+    assert await update("&rollback=previous&registryAuthFrom=previous-spec") == (b"NQ==", b"Mw==")
 
 
 async def test_removed_is_gone_at_once(api: Any) -> None:

@@ -401,6 +401,19 @@ async def test_a_secret_that_cannot_be_opened_stops_nothing_else() -> None:
         assert [t.id for t in one.state.tasks] == ["t1"]
 
 
+async def test_what_a_registry_is_told_goes_to_hosts_with_a_task_of_the_service_and_anew_when_it_changes() -> None:
+    async with swarm() as s, s.agent("n1") as one, s.agent("n2") as two:
+        for words in ("first", "second"):
+            await s.write(replace(s.snap.services["web"], pull_auth=seal.seal(KEY, "web", words.encode())))
+            assert [(a.service_id, a.auth) for a in one.state.auths] == [("web", words)]
+        assert two.state.auths == []
+        await s.write(replace(s.snap.services["web"], pull_auth="broken"))
+        assert one.state.auths == []
+        await s.write(replace(s.snap.services["web"], pull_auth=seal.seal(KEY, "web", b"third")))
+        await s.write(Report(id="t1", service_id="web", node_id="n1", state=TaskState.FAILED))
+        assert one.state.auths == []
+
+
 async def test_each_host_gets_the_versions_that_its_tasks_use() -> None:
     async with swarm() as s, s.agent("n1") as one:
         assert [(d.id, d.data) for d in one.state.secrets] == [("s", b"pa55")]

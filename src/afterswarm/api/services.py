@@ -49,7 +49,7 @@ async def create(host: Host, request: Request) -> Response:
 
     def decide(snap: Snapshot) -> tuple[Sequence[Change], str]:
         service = admit.create(snap, spec)
-        return [Change(None, _with_auth(host, service, auth))], service.id
+        return [Change(None, replace(service, pull_auth=_sealed(host, service, auth)))], service.id
 
     return Response.json({"ID": await settle(replica, decide), "Warnings": None}, 201)
 
@@ -65,15 +65,17 @@ async def update(host: Host, request: Request, id: str) -> Response:  # noqa: A0
     version = decode.version(request, "service")
     spec = await _spec(request)
     rollback = _rollback(request)
-    if request.arg("registryAuthFrom", "spec") not in ("", "spec", "previous-spec"):
-        raise Refused(400, "unsupported registryAuthFrom value")
+    source = request.arg("registryAuthFrom", "spec") or "spec"
+    if source not in ("spec", "previous-spec"):
+        raise Refused(400, f"invalid registryAuthFrom '{source}'")
     auth = request.headers.get(_AUTH)
 
     def decide(snap: Snapshot) -> tuple[Sequence[Change], None]:
         service = lookup.service(snap, id)
         check_version(service, version)
         updated = admit.update(snap, service, spec, rollback=rollback)
-        return [Change(service, _with_auth(host, updated, auth))], None
+        given = _sealed(host, service, auth)
+        return [Change(service, admit.with_auth(service, updated, given, source, rollback=rollback))], None
 
     await settle(replica, decide)
     return Response.json({"Warnings": None})
@@ -88,9 +90,9 @@ async def _spec(request: Request) -> ServiceSpec:
     return spec
 
 
-def _with_auth(host: Host, service: Service, auth: str) -> Service:
-    """The client's credentials for the registry rest sealed. An update that brings none keeps the ones there are."""
-    return replace(service, pull_auth=host.seal(service.id, auth.encode())) if auth else service
+def _sealed(host: Host, service: Service, auth: str) -> str:
+    """The client's credentials for the registry rest sealed."""
+    return host.seal(service.id, auth.encode()) if auth else ""
 
 
 def _rollback(request: Request) -> bool:

@@ -21,7 +21,7 @@ from afterswarm.model.network import Network
 from afterswarm.model.node import Node, NodeReport, NodeState
 from afterswarm.model.secret import Config, Secret, payload_id
 from afterswarm.model.service import Service
-from afterswarm.model.session import SecretData
+from afterswarm.model.session import PullAuth, SecretData
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import Report, Task
 
@@ -45,6 +45,7 @@ class Board:
         self._peers = b"[]"
         self._beat_key: tuple[str, bytes] = ("", b'""')
         self._data: dict[Used, tuple[int, bytes]] = {}  # rev of what holds it, encoded
+        self._auths: dict[str, tuple[str, bytes]] = {}  # service id -> sealed, encoded
         self._services: dict[str, None] = {}  # whose route to compute again
         self._nodes: dict[str, None] = {}  # whose own sections changed
         self._everyone = False
@@ -61,6 +62,8 @@ class Board:
                             self._nodes[obj.node_id] = None
                 case Service(id=service_id):
                     self._services[service_id] = None
+                    if _pull_auth(change.old) != _pull_auth(change.new):
+                        self._nodes.update((t.node_id, None) for t in snap.tasks_of(service_id))
                 case Node(id=node_id):
                     self._peers_moved = True
                     self._nodes[node_id] = None
@@ -91,6 +94,7 @@ class Board:
             self._everyone |= peers != self._peers
             self._peers = peers
         self._data = {used: kept for used, kept in self._data.items() if payloads.find(snap, used)}
+        self._auths = {i: kept for i, kept in self._auths.items() if i in snap.services}
         touched = None if self._everyone else list(self._nodes)
         self._services, self._nodes = {}, {}
         self._everyone = self._peers_moved = False
@@ -110,6 +114,7 @@ class Board:
             "networks": _encode(wanted.networks(snap, own.network_ids)),
             "secrets": _array(self._payload(snap, used) for used in own.secrets),
             "configs": _array(self._payload(snap, used) for used in own.configs),
+            "auths": _array(self._auth(snap.services[service_id]) for service_id in own.auths),
             "routes": _array(routes),
             "tasks": _encode(own.tasks),
             "beat_key": self._beat(snap),
@@ -125,11 +130,24 @@ class Board:
         owner = snap.secrets.get(used[0]) or snap.configs[used[0]]
         try:
             data = payloads.clear(holder, self._unseal)
-            encoded = _encode(SecretData(id=payload_id(*used), name=owner.name, data=data))
+            driver = payloads.templating(holder)
+            encoded = _encode(SecretData(id=payload_id(*used), name=owner.name, data=data, templating=driver))
         except Unreadable:
             log.error("%s cannot be opened with this swarm's key: its tasks will wait for it", owner.name)  # noqa: TRY400
             encoded = b""
         self._data[used] = (holder.rev, encoded)
+        return encoded
+
+    def _auth(self, service: Service) -> bytes:
+        sealed, encoded = self._auths.get(service.id, ("", b""))
+        if sealed != service.pull_auth:
+            try:
+                auth = self._unseal(service.id, service.pull_auth).decode()
+                encoded = _encode(PullAuth(service_id=service.id, auth=auth))
+            except Unreadable:
+                log.error("%s: what it says to its registry cannot be opened with this swarm's key", service.name)  # noqa: TRY400
+                encoded = b""
+            self._auths[service.id] = (service.pull_auth, encoded)
         return encoded
 
     def _beat(self, snap: Snapshot) -> bytes:
@@ -147,6 +165,10 @@ class Board:
 
 def _array(encoded: Iterable[bytes]) -> bytes:
     return b"[" + b",".join(e for e in encoded if e) + b"]"
+
+
+def _pull_auth(obj: Obj | None) -> str:
+    return obj.pull_auth if isinstance(obj, Service) else ""
 
 
 def _down(obj: Obj | None) -> bool | None:

@@ -89,6 +89,12 @@ def unused(snap: Snapshot) -> list[Payload]:
     return [p for _, p in sorted(snap.payloads.items()) if (p.owner, p.data_version) not in needed]
 
 
+def templating(holder: Secret | Config | Payload) -> str:
+    """The driver that makes text of it, if it is a template."""
+    driver = holder.templating if isinstance(holder, Payload) else holder.spec.templating
+    return driver.name if driver else ""
+
+
 def clear(holder: Secret | Config | Payload, unseal: Unseal) -> bytes:
     """The data in clear. Raises what `unseal` raises, which is asked for secrets only."""
     match holder:

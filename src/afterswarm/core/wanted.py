@@ -34,6 +34,7 @@ class Placement(msgspec.Struct, frozen=True):
     tasks: list[Task] = []
     secrets: tuple[Used, ...] = ()
     configs: tuple[Used, ...] = ()
+    auths: tuple[str, ...] = ()  # services with credentials for their registry
     network_ids: frozenset[str] = frozenset()  # of its own tasks
 
 
@@ -44,6 +45,7 @@ class Parts(msgspec.Struct, frozen=True):
     tasks: list[Task]
     secrets: tuple[Used, ...]
     configs: tuple[Used, ...]
+    auths: tuple[str, ...]
     networks: list[Network]
     routes: list[Route]
     peers: list[Peer]
@@ -58,6 +60,7 @@ def wanted(snap: Snapshot, node_id: str) -> Parts:
         tasks=own.tasks,
         secrets=own.secrets,
         configs=own.configs,
+        auths=own.auths,
         networks=networks(snap, own.network_ids),
         routes=[route(snap, s) for s in services if concerns(s, networks_of(snap, s), own.network_ids)],
         peers=peers(snap),
@@ -80,6 +83,7 @@ def placement(snap: Snapshot, node_id: str) -> Placement:
     secrets: set[Used] = set()
     configs: set[Used] = set()
     network_ids: set[str] = set()
+    auths: set[str] = set()
     for task in tasks:
         if snap.state_of(task) > TaskState.RUNNING:
             continue
@@ -88,10 +92,14 @@ def placement(snap: Snapshot, node_id: str) -> Placement:
         if container and task.desired <= TaskState.COMPLETE:
             secrets.update(payloads.secrets(container))
             configs.update(payloads.configs(container))
+            service = snap.services.get(task.service_id)
+            if service and service.pull_auth:
+                auths.add(service.id)
     return Placement(
         tasks=tasks,
         secrets=tuple(sorted(used for used in secrets if payloads.find(snap, used))),
         configs=tuple(sorted(used for used in configs if payloads.find(snap, used))),
+        auths=tuple(sorted(auths)),
         network_ids=frozenset(network_ids),
     )
 

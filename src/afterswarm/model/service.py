@@ -369,6 +369,7 @@ class Service(Obj, frozen=True):
     job_status: JobStatus | None = None  # of jobs only, and of these always
     pending_delete: bool = False  # removed by the user; goes when its last task has stopped
     pull_auth: str = ""  # X-Registry-Auth for pulls, sealed like a secret with the service's id; never shown
+    previous_pull_auth: str = ""  # what came with `previous_spec`
 
     @property
     def name(self) -> str:

@@ -74,6 +74,14 @@ class SecretData(Part, frozen=True):
     id: str = ""  # its `payload_id`
     name: str = ""
     data: bytes = b""  # base64 in JSON
+    templating: str = ""  # driver: the data is a template
+
+
+class PullAuth(Part, frozen=True):
+    """What a registry is told for the images of a service; only ever sent to a node that has a task of it."""
+
+    service_id: str = ""
+    auth: str = ""  # X-Registry-Auth
 
 
 class Authority(Part, frozen=True):
@@ -93,6 +101,7 @@ class Wanted(Message, frozen=True):
     tasks: list[Task] | None = None  # all tasks of this node that its agent must act on
     secrets: list[SecretData] | None = None
     configs: list[SecretData] | None = None
+    auths: list[PullAuth] | None = None
     networks: list[Network] | None = None  # those that this node's tasks use, and the ingress network
     routes: list[Route] | None = None
     peers: list[Peer] | None = None

@@ -40,6 +40,7 @@ class SimEngine:
         self.resources = (cpus, memory)
         self.images: set[str] = set()
         self.registry: set[str] = set()
+        self.private: dict[str, str] = {}  # image -> what its registry wants to be told
         self.programs: dict[str, Program] = {}
         self.made: dict[str, SimContainer] = {}
         self.nets: dict[str, Json] = {}
@@ -197,10 +198,12 @@ class SimEngine:
         found.networks[network] = endpoint
 
     async def pull(self, image: str, auth: str = "") -> None:
-        del auth
         await self._called("pull", image)
         await asyncio.sleep(self.pull_takes)
         self._answer()
+        if self.private.get(image, auth) != auth:
+            words = "no basic auth credentials" if not auth else "unauthorized: authentication required"
+            raise EngineError(500, f"Head https://registry/v2/{image}: {words}")
         if image not in self.registry:
             raise EngineError(404, f"manifest for {image} not found: manifest unknown: manifest unknown")
         self.images.add(image)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-from afterswarm.core.host.container_config import spec_of
+from afterswarm.core.host.container_config import Place, spec_of
+from afterswarm.core.host.payload import Held, expanded
 from afterswarm.model.secret import payload_id
 from afterswarm.model.service import FileTarget
-from afterswarm.model.session import SecretData
 from afterswarm.model.task import Task
 
 
@@ -50,8 +50,11 @@ class Files:
         self.root = run_dir / "secrets"
         self._mount = mount
 
-    def write(self, task: Task, secrets: Mapping[str, SecretData], configs: Mapping[str, SecretData]) -> dict[str, str]:
-        """Make the files of `task`: target in the container -> path here. Raises `NotHere`, `FilesRefused`."""
+    def write(self, task: Task, secrets: Held, configs: Held, *, place: Place) -> dict[str, str]:
+        """Make the files of `task`: target in the container -> path here.
+
+        Raises `NotHere`, `FilesRefused`, and `Refused` for a template that cannot be carried out.
+        """
         wanted = _wanted(task)
         missing = [name for kind, id_, name, _ in wanted if id_ not in (secrets if kind == "secret" else configs)]
         if missing:
@@ -65,7 +68,8 @@ class Files:
             own = self.root / task.id
             own.mkdir(mode=0o700, exist_ok=True)
             for number, (kind, id_, _, file) in enumerate(wanted):
-                data = (secrets if kind == "secret" else configs)[id_].data
+                found = (secrets if kind == "secret" else configs)[id_]
+                data = expanded(kind, found, task, place, (secrets, configs))
                 path = own / f"{id_}.{number}"  # one secret may be there twice, with different owners
                 _write(path, data, file)
                 made[_target(kind, file)] = str(path)

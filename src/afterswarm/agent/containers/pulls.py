@@ -19,24 +19,24 @@ class Pulls:
     def __init__(self, engine: Engine, group: asyncio.TaskGroup) -> None:
         self._engine = engine
         self._group = group
-        self._asking: dict[str, list[Done]] = {}
+        self._asking: dict[tuple[str, str], list[Done]] = {}
 
-    def ask(self, image: str, *, unless_here: bool, done: Done) -> None:
-        """Pull `image`, or wait for the pull that is under way; then call `done` once."""
-        waiting = self._asking.setdefault(image, [])
+    def ask(self, image: str, auth: str, *, unless_here: bool, done: Done) -> None:
+        """Pull `image`, or wait for the pull that is under way with the same credentials; then call `done` once."""
+        waiting = self._asking.setdefault((image, auth), [])
         waiting.append(done)
         if len(waiting) == 1:
-            self._group.create_task(self._pull(image, unless_here=unless_here), name=f"pull {image}")
+            self._group.create_task(self._pull(image, auth, unless_here=unless_here), name=f"pull {image}")
 
-    async def _pull(self, image: str, *, unless_here: bool) -> None:
+    async def _pull(self, image: str, auth: str, *, unless_here: bool) -> None:
         outcome: str | None = ""
         try:
             if not (unless_here and await self._engine.image(image)):
-                await self._engine.pull(image)
+                await self._engine.pull(image, auth)
         except EngineError as why:
             log.warning("pulling %s: %s", image, why.message)
             outcome = why.message
         except EngineGone:
             outcome = None
-        for done in self._asking.pop(image):
+        for done in self._asking.pop((image, auth)):
             done(outcome)

@@ -43,6 +43,7 @@ class Surroundings:
     place: Place
     secrets: Mapping[str, SecretData]
     configs: Mapping[str, SecretData]
+    auths: Mapping[str, str]  # service id -> what its registry is told
     report: Callable[[Report], None]
 
 
@@ -143,7 +144,8 @@ class Runner:
     async def _pull(self, step: Pull) -> None:
         if not self._pulling:
             self._pulling = True
-            self._around.pulls.ask(step.image, unless_here=step.unless_here, done=self._pulled)
+            auth = self._around.auths.get(self.task.service_id, "")
+            self._around.pulls.ask(step.image, auth, unless_here=step.unless_here, done=self._pulled)
         await self._woken.wait()  # for the image, or for the task to be wanted no more
 
     def _pulled(self, outcome: str | None) -> None:
@@ -188,7 +190,7 @@ class Runner:
             self._learnt()
         except EngineError as why:
             self._learnt(error=f"starting container failed: {why.message}")
-        except FilesRefused as why:
+        except (Refused, FilesRefused) as why:
             self._learnt(error=str(why))
         except NotHere as why:
             self.troubled(str(why))
@@ -207,7 +209,8 @@ class Runner:
             await self._around.engine.kill(self._container)
 
     def _files(self) -> dict[str, str]:
-        return self._around.files.write(self.task, self._around.secrets, self._around.configs)
+        around = self._around
+        return around.files.write(self.task, around.secrets, around.configs, place=around.place)
 
     def _learnt(self, **facts: object) -> None:
         """A step has been taken: remember it, and forget what kept it from being taken."""

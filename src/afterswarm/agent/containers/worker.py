@@ -53,6 +53,7 @@ class Worker:
         self._tasks: dict[str, Task] | None = None  # None: no manager has said yet
         self._secrets: dict[str, SecretData] = {}
         self._configs: dict[str, SecretData] = {}
+        self._auths: dict[str, str] = {}
         self._runners: dict[str, Runner] = {}
         self._listed: dict[str, tuple[str, bool]] = {}
         self._changed = asyncio.Event()
@@ -67,6 +68,9 @@ class Worker:
         if wanted.configs is not None:
             self._configs.clear()
             self._configs.update((c.id, c) for c in wanted.configs)
+        if wanted.auths is not None:
+            self._auths.clear()
+            self._auths.update((a.service_id, a.auth) for a in wanted.auths)
         if wanted.tasks is not None:
             if self._tasks is None or not wanted.tasks:
                 self._look_again.set()  # now it can be told which containers are strays, or that none is left
@@ -94,6 +98,7 @@ class Worker:
                 place=self._place,
                 secrets=self._secrets,
                 configs=self._configs,
+                auths=self._auths,
                 report=self._report,
             )
             group.create_task(self._listen(), name="engine events")

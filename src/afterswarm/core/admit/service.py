@@ -101,6 +101,18 @@ def changed(snap: Snapshot, service: Service, spec: ServiceSpec, status: UpdateS
     )
 
 
+def with_auth(old: Service, updated: Service, given: str, source: str, *, rollback: bool) -> Service:
+    """With the credentials for its registry: those `given`, else those of the `source`, and a rollback's own.
+
+    `given` is sealed already. Raises `Refused`.
+    """
+    if source == "previous-spec" and not given and old.previous_spec is None:
+        raise Refused(400, "service does not have a previous spec")
+    before = old.pull_auth if updated.previous_spec == old.spec else old.previous_pull_auth
+    kept = old.previous_pull_auth if rollback or source == "previous-spec" else old.pull_auth
+    return replace(updated, pull_auth=given or kept, previous_pull_auth=before)
+
+
 def remove(_snap: Snapshot, service: Service) -> Service:
     """The service as one that goes when its last task has stopped. Its name and ports are free at once."""
     return replace(service, pending_delete=True)

@@ -255,7 +255,14 @@ def _give_up(snap: Snapshot, service: Service, settings: Settings, failed: Task)
     status = service.update_status or UpdateStatus()
     if back and not rolls_back and service.previous_spec is not None:
         status = replace(status, state=UpdateState.ROLLBACK_STARTED, message=f"update rolled back {because}")
-        new = replace(service, spec=service.previous_spec, previous_spec=None, update_status=status)
+        new = replace(
+            service,
+            spec=service.previous_spec,
+            pull_auth=service.previous_pull_auth,
+            previous_spec=None,
+            previous_pull_auth="",
+            update_status=status,
+        )
         # A version that no task has: those that were not touched yet are up to date because their template is equal.
         version = max(snap.rev, service.spec_version) + 1
         return Plan(changes=[Change(service, replace(new, spec_version=version))], why=status.message)

@@ -133,7 +133,9 @@ class Run:
         try:
             return self._functions[name](*values)
         except Misuse as why:
-            raise failed(self._text, function.at, name, f"error calling {name}: {why}") from None
+            last = rest[-1] if rest else function
+            shown_ = self._text[function.at : last.at + len(last.shown)]
+            raise failed(self._text, function.at, shown_, f"error calling {name}: {why}") from None
         except TypeError:
             raise failed(self._text, function.at, name, f"wrong number of args for {name}: got {len(values)}") from None
 
