@@ -18,14 +18,12 @@ from afterswarm.model.service import Service, ServiceSpec
 from afterswarm.model.snapshot import Snapshot
 
 FILTERS = frozenset({"id", "label", "mode", "name", "runtime"})
-_MODES = ("replicated", "global", "replicated-job", "global-job")
 _AUTH = "X-Registry-Auth"
 
 
 async def listing(host: Host, request: Request) -> Response:
     snap = snapshot_of(host)
     wanted = filters.parse(request, FILTERS)
-    modes = filters.one_of(wanted, "mode", _MODES, lambda v: f"invalid filter 'mode=[{v}]'")
     found = []
     for service in lookup.services(snap):
         if (
@@ -33,7 +31,7 @@ async def listing(host: Host, request: Request) -> Response:
             and filters.prefixed(wanted, "name", service.name)
             and filters.labelled(wanted, "label", service.spec.labels)
             and filters.exact(wanted, "runtime", service.spec.task_template.runtime or "container")
-            and (not modes or service.spec.mode.word in modes)
+            and filters.exact(wanted, "mode", service.spec.mode.word)
         ):
             shown = service_view.rendered(service, defaults=request.flag("insertDefaults"))
             if request.flag("status") and not since.before(request, since.STATUS):

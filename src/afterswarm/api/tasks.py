@@ -27,7 +27,7 @@ async def listing(host: Host, request: Request) -> Response:
     services = {lookup.service(snap, term).id for term in wanted.get("service", [])}
     nodes = {lookup.node(snap, term, me=host.node_id).id for term in wanted.get("node", [])}
     words = (*(state.word for state in TaskState), "allocated")
-    desired = filters.one_of(wanted, "desired-state", words, lambda v: f"Invalid desired_state filter: '{v}'")
+    desired = filters.one_of(wanted, "desired-state", words, lambda v: f"Invalid desired-state filter: '{v}'")
     found = [
         rendered(snap, task)
         for task in _tasks(snap, services, nodes)
@@ -58,9 +58,9 @@ def _tasks(snap: Snapshot, services: set[str], nodes: set[str]) -> list[Task]:
 
 
 def _labels(snap: Snapshot, task: Task) -> dict[str, str]:
+    """Labels of a task are those of its service; its container's are not looked at."""
     service = snap.services.get(task.service_id)
-    container = task.spec.container_spec
-    return {**(service.spec.labels if service else {}), **(container.labels if container else {})}
+    return service.spec.labels if service else {}
 
 
 def _up_to_date(snap: Snapshot, task: Task) -> bool:
