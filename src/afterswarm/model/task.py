@@ -92,6 +92,7 @@ class Task(Obj, frozen=True):
     generic_resources: list[GenericResource] = []
     ports: list[PortConfig] = []  # host-mode ports of its service: published by the engine of its node
     restarts: list[float] = []  # when earlier tries in its slot, at its spec version, ended by themselves
+    failed_on: list[str] = []  # node ids, beside `restarts`: where each of them failed; "": it completed
 
     @property
     def number(self) -> int:

@@ -29,6 +29,7 @@ def test_another_one_is_prepared_and_started_after_the_delay() -> None:
     assert after.tasks["t"].desired == TaskState.SHUTDOWN
     assert new is not None
     assert (new.desired, new.start_after, new.replaces, new.restarts) == (TaskState.READY, NOW + 4, "t", [NOW - 1])
+    assert new.failed_on == ["a"]
     planned = restart.plan(after, "s")
     assert (planned.changes, planned.wake_at) == ([], NOW + 4)
     [change] = restart.plan(replace(after, now=NOW + 4), "s").changes

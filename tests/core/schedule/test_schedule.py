@@ -272,6 +272,20 @@ def test_named_and_counted_resources() -> None:
     assert placed(plan(*there, running[0], task("x", slot=9, resources=reserving(gpu=1)))) == {"x": "a"}
 
 
+def test_a_name_that_is_asked_for_and_one_that_a_predecessor_gives_back() -> None:
+    named = [GenericResource(named_resource_spec={"Kind": "gpu", "Value": v}) for v in ("uuid-1", "uuid-2")]
+    there = node("a", resources=replace(DEFAULT, generic_resources=named))
+    second = ResourceRequirements(reservations=Resources(generic_resources=[named[1]]))
+    [change] = plan(*there, task(resources=second)).changes
+    assert change.new.generic_resources == [named[1]]
+    holder = replace(change.new, id="holder", slot=7)
+    assert placed(plan(*there, holder, task(resources=second))) == {}
+    both = task("old", resources=reserving(gpu=2), state=TaskState.ASSIGNED, node_id="a", generic_resources=named)
+    successor = task("new", resources=reserving(gpu=2), desired=TaskState.READY)
+    assert placed(plan(*there, both, successor)) == {"new": "a"}
+    assert placed(plan(*there, both, replace(successor, slot=2))) == {}
+
+
 # ---- spread ----------------------------------------------------------------------------------------------------
 
 
@@ -322,6 +336,15 @@ def test_a_node_where_this_version_keeps_failing_is_the_last_choice() -> None:
         [*(replace(f, spec_version=7) for f in failures), *reports],
     ):
         assert placed(plan(*nodes("a", "b"), *busy, *spared, task())) == {"t1": "a"}
+
+
+def test_failures_count_though_history_forgets_their_tasks() -> None:
+    tried = task("t5", restarts=[NOW - n for n in (90, 70, 40, 20, 5)], failed_on=["a"] * 5)
+    assert placed(plan(*nodes("a", "b"), running("b1", "b"), tried)) == {"t5": "b"}
+    completed = replace(tried, failed_on=["a", "a", "a", "a", ""])
+    assert placed(plan(*nodes("a", "b"), running("b1", "b"), completed)) == {"t5": "a"}
+    long_ago = replace(tried, restarts=[NOW - n for n in (301, 70, 40, 20, 5)])
+    assert placed(plan(*nodes("a", "b"), running("b1", "b"), long_ago)) == {"t5": "a"}
 
 
 # ---- properties ------------------------------------------------------------------------------------------------

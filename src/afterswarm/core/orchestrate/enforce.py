@@ -36,8 +36,10 @@ def _plan(snap: Snapshot, service: Service) -> Plan:
         changes += [Change(t, _leaving(snap, t, leaving[t.id])) for t in here if t.id in leaving]
         if not any(slots.wanted(t) for t in here if t.id not in leaving):
             after = [_leaving(snap, t, leaving[t.id]) if t.id in leaving else t for t in here]
-            restarts = _inherited(snap, service, here)
-            changes.append(Change(None, tasks.new(snap, service, slot, after, restarts=restarts)))
+            before = _inherited(snap, service, here)
+            restarts, failed_on = (before.restarts, before.failed_on) if before else ([], [])
+            new = tasks.new(snap, service, slot, after, restarts=restarts, failed_on=failed_on)
+            changes.append(Change(None, new))
     why = f"{service.name}: {len(reasons)} moved, {reasons[0]}" if reasons else ""
     return Plan(changes=changes, why=why)
 
@@ -49,7 +51,7 @@ def _leaving(snap: Snapshot, task: Task, why: str) -> Task:
     return replace(task, desired=TaskState.SHUTDOWN, state=state, since=since, message=why)
 
 
-def _inherited(snap: Snapshot, service: Service, here: list[Task]) -> list[float]:
-    """What counts for the restart policy stays with the slot: a node's failure neither adds to it nor clears it."""
+def _inherited(snap: Snapshot, service: Service, here: list[Task]) -> Task | None:
+    """The task whose restarts go on counting: they stay with the slot; a node's failure neither adds to nor clears them."""
     last = slots.newest(here)
-    return [] if last is None or slots.outdated(snap, service, last) else last.restarts
+    return None if last is None or slots.outdated(snap, service, last) else last

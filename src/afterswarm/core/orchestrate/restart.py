@@ -38,7 +38,10 @@ def successor(snap: Snapshot, service: Service, ended: Task, here: Sequence[Task
     """The task that follows `ended`, which is over, in the slot of the tasks `here`."""
     # One that failed while it was only prepared had not used up its own delay yet.
     when = max(slots.reached(snap, ended), min(ended.start_after, snap.now))
-    times = [] if slots.outdated(snap, service, ended) else [*ended.restarts, when]
+    times, places = [], []
+    if not slots.outdated(snap, service, ended):
+        failed = snap.state_of(ended) != TaskState.COMPLETE
+        times, places = [*ended.restarts, when], [*ended.failed_on, ended.node_id if failed else ""]
     policy = slots.policy_of(ended)
     base = slots.base_delay(policy)
     wait = slots.backed_off(base, slots.in_a_row(times, base))
@@ -50,6 +53,7 @@ def successor(snap: Snapshot, service: Service, ended: Task, here: Sequence[Task
         here,
         start_after=when + wait if wait else 0.0,
         restarts=times[-kept:],
+        failed_on=places[-kept:],
     )
 
 

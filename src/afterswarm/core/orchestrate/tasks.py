@@ -25,6 +25,7 @@ def new(
     at_once: bool = False,
     start_after: float = 0.0,
     restarts: Sequence[float] = (),
+    failed_on: Sequence[str] = (),
 ) -> Task:
     """A task for a slot in which the tasks `before` are or were.
 
@@ -51,6 +52,7 @@ def new(
         job_iteration=service.job_status.iteration if service.job_status else None,
         ports=slots.host_ports(service),
         restarts=list(restarts),
+        failed_on=list(failed_on),
     )
 
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from afterswarm.core import constraint
-from afterswarm.core.schedule.room import Room, counts_of, host_ports, names_of, reserved
+from afterswarm.core.schedule import generic
+from afterswarm.core.schedule.room import Room, host_ports, reserved
 from afterswarm.model.node import Availability, Node, NodeState
-from afterswarm.model.service import GenericResource, Placement, Platform
+from afterswarm.model.service import Placement, Platform
 from afterswarm.model.task import Task
 
 NOT_AVAILABLE = "not available for new tasks"
@@ -43,23 +44,19 @@ def ready(_task: Task, node: Node, _context: Context) -> str | None:
 
 
 def resources(task: Task, node: Node, context: Context) -> str | None:
-    wants = reserved(task)
-    if not any(wants.values()):
+    if task.spec.resources is None or task.spec.resources.reservations is None:
         return None
+    wants = reserved(task)
     room = context.rooms[node.id]
     # A task in the same slot that has to stop will have stopped before this one starts.
     leaving = Counter[str]()
     for other in room.leaving.get((task.service_id, task.slot), ()):
         leaving.update(reserved(other))
     has = {"cpu": room.resources.nano_cpus, "memory": room.resources.memory_bytes}
-    for kind, count in counts_of(room.resources.generic_resources):
-        has[f"generic/{kind}"] = count
-    for kind, count in wants.items():
-        if not count or count <= has.get(kind, 0) - room.used[kind] + leaving[kind]:
-            continue
-        if not kind.startswith("generic/") or count > len(_free_names(room, kind.removeprefix("generic/"))):
+    for kind, there in has.items():
+        if (count := wants.get(kind, 0)) and count > there - room.used[kind] + leaving[kind]:
             return INSUFFICIENT
-    return None
+    return None if generic.given(task, room) is not None else INSUFFICIENT
 
 
 def plugins(task: Task, node: Node, context: Context) -> str | None:
@@ -137,23 +134,6 @@ def explain(reasons: Iterable[str]) -> str:
 
 def placement(task: Task) -> Placement:
     return task.spec.placement or _ANYWHERE
-
-
-def generic_resources(task: Task, room: Room) -> list[GenericResource]:
-    """What the task gets of the node's: names where it has names, else a count."""
-    wants = task.spec.resources.reservations if task.spec.resources else None
-    given: list[GenericResource] = []
-    for kind, count in counts_of(wants.generic_resources) if wants else ():
-        names = _free_names(room, kind)
-        if names:
-            given += [GenericResource(named_resource_spec={"Kind": kind, "Value": name}) for name in names[:count]]
-        else:
-            given.append(GenericResource(discrete_resource_spec={"Kind": kind, "Value": count}))
-    return given
-
-
-def _free_names(room: Room, kind: str) -> list[str]:
-    return [n for k, n in names_of(room.resources.generic_resources) if k == kind and n not in room.named[kind]]
 
 
 def _volume_drivers(task: Task) -> list[str]:

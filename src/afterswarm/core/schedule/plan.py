@@ -14,7 +14,7 @@ from math import inf
 from msgspec.structs import replace
 
 from afterswarm.core import dependencies
-from afterswarm.core.schedule import filters, spread, volumes
+from afterswarm.core.schedule import filters, generic, spread, volumes
 from afterswarm.core.schedule.filters import FILTERS, LASTING, PASSING, Context
 from afterswarm.core.schedule.room import Room, rooms
 from afterswarm.model.base import Change, Plan
@@ -167,7 +167,7 @@ class _Work:
             since=self.snap.now,
             message=message,
             err="",
-            generic_resources=filters.generic_resources(task, room),
+            generic_resources=generic.given(task, room) or [],
         )
         self.changes.append(Change(task, new))
         self._chosen.add(room.node.id)

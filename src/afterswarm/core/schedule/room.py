@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 
 import msgspec
 
@@ -70,9 +71,25 @@ def rooms(snap: Snapshot) -> dict[str, Room]:
                 report = snap.reports.get(task.id)
                 drawn = {(p.protocol, p.published_port) for p in report.ports} if report else set()
                 room.ports.update(drawn - set(host_ports(task)))
-            elif state in (TaskState.FAILED, TaskState.REJECTED) and snap.now - _ended(snap, task) < FAILED_LATELY:
-                room.failures[task.service_id, task.spec_version] += 1
+    for node_id, version in _failures(snap):
+        if node_id in found:
+            found[node_id].failures[version] += 1
     return found
+
+
+def _failures(snap: Snapshot) -> Iterator[tuple[str, tuple[str, int]]]:
+    """Where tries failed lately, and of which service and version. The last task of a slot knows of those before it."""
+    replaced = {task.replaces for task in snap.tasks.values()}
+    for task in snap.tasks.values():
+        if task.id in replaced:
+            continue
+        version = task.service_id, task.spec_version
+        for when, node_id in zip(task.restarts, task.failed_on, strict=False):
+            if snap.now - when < FAILED_LATELY:
+                yield node_id, version
+        failed = snap.state_of(task) in (TaskState.FAILED, TaskState.REJECTED)
+        if failed and snap.now - _ended(snap, task) < FAILED_LATELY:
+            yield task.node_id, version
 
 
 def reserved(task: Task) -> dict[str, int]:
