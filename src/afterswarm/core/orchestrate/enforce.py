@@ -52,6 +52,6 @@ def _leaving(snap: Snapshot, task: Task, why: str) -> Task:
 
 
 def _inherited(snap: Snapshot, service: Service, here: list[Task]) -> Task | None:
-    """The task whose restarts go on counting: they stay with the slot; a node's failure neither adds to nor clears them."""
+    """The task whose restarts go on counting: a node's failure neither adds to those of a slot nor clears them."""
     last = slots.newest(here)
     return None if last is None or slots.outdated(snap, service, last) else last
