@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from afterswarm.http.client import Client
 from afterswarm.http.server import serve_unix
+from afterswarm.model.node import NodeReport
 from afterswarm.sim.engine_api import EngineApi
 from afterswarm.sim.live import Live
 
@@ -56,3 +59,48 @@ def eventually() -> Callable[..., Awaitable[Any]]:
         return found
 
     return wait
+
+
+class Seen:
+    """What a command line shows of services and nodes, once it has come to that."""
+
+    def __init__(self, cli: Any, eventually: Callable[..., Awaitable[Any]]) -> None:
+        self.cli, self.eventually = cli, eventually
+
+    async def ps(self, name: str, *fields: str) -> list[list[str]]:
+        shown = "|".join(f"{{{{.{field}}}}}" for field in fields)
+        listed = await self.cli("service", "ps", "--no-trunc", "-f", "desired-state=running", "--format", shown, name)
+        return [line.split("|") for line in listed.splitlines()]
+
+    async def runs_on(self, name: str, **expected: int) -> None:
+        """Wait until so many tasks run on each host, `swarm_1=2`, and no others."""
+        wanted = {host.replace("_", "-"): count for host, count in expected.items()}
+
+        async def there() -> bool:
+            found = await self.ps(name, "Node", "CurrentState")
+            running = all(state.startswith("Running") for _, state in found)
+            return running and Counter(node for node, _ in found) == wanted
+
+        await self.eventually(there)
+
+    async def waits(self, name: str, why: str) -> None:
+        async def said() -> bool:
+            return [f'"no suitable node ({why})"'] in await self.ps(name, "Error")
+
+        await self.eventually(said)
+        assert [state.split()[0] for _, state in await self.ps(name, "ID", "CurrentState")].count("Pending")
+
+    async def says(self, api: Any, hostname: str, **described: Any) -> None:
+        """What the node says of itself is so from now on."""
+
+        async def said() -> NodeReport | None:
+            found = (r for r in api.stored(NodeReport) if r.description.hostname == hostname)
+            return next((r for r in found if r.session_with), None)  # after the first word of its session
+
+        report = await self.eventually(said)
+        await api.write(replace(report, description=replace(report.description, **described)))
+
+
+@pytest.fixture
+def seen(cli: Any, live: Live, eventually: Any) -> Seen:
+    return Seen(cli, eventually)

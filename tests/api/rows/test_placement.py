@@ -3,64 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
-from afterswarm.model.node import NodeReport, Plugin
+from afterswarm.model.node import Engine, Plugin
 from afterswarm.sim.container import Program
 
 CREATE = ("service", "create", "-d", "--no-resolve-image", "--restart-delay", "50ms")
 HOSTS = ("swarm-1", "swarm-2", "swarm-3")
-
-
-class Seen:
-    """What a command line shows of services and nodes, once it has come to that."""
-
-    def __init__(self, cli: Any, eventually: Callable[..., Awaitable[Any]]) -> None:
-        self.cli, self.eventually = cli, eventually
-
-    async def ps(self, name: str, *fields: str) -> list[list[str]]:
-        shown = "|".join(f"{{{{.{field}}}}}" for field in fields)
-        listed = await self.cli("service", "ps", "--no-trunc", "-f", "desired-state=running", "--format", shown, name)
-        return [line.split("|") for line in listed.splitlines()]
-
-    async def runs_on(self, name: str, **expected: int) -> None:
-        """Wait until so many tasks run on each host, `swarm_1=2`, and no others."""
-        wanted = {host.replace("_", "-"): count for host, count in expected.items()}
-
-        async def there() -> bool:
-            found = await self.ps(name, "Node", "CurrentState")
-            running = all(state.startswith("Running") for _, state in found)
-            return running and Counter(node for node, _ in found) == wanted
-
-        await self.eventually(there)
-
-    async def waits(self, name: str, why: str) -> None:
-        async def said() -> bool:
-            return [f'"no suitable node ({why})"'] in await self.ps(name, "Error")
-
-        await self.eventually(said)
-        assert [state.split()[0] for _, state in await self.ps(name, "ID", "CurrentState")].count("Pending")
-
-
-@pytest.fixture
-def seen(cli: Any, live: Any, eventually: Any) -> Seen:
-    return Seen(cli, eventually)
-
-
-async def says(api: Any, eventually: Any, hostname: str, **described: Any) -> None:
-    """What the node says of itself is so from now on."""
-
-    async def said() -> NodeReport | None:
-        found = (r for r in api.stored(NodeReport) if r.description.hostname == hostname)
-        return next((r for r in found if r.session_with), None)
-
-    report = await eventually(said)
-    await api.write(replace(report, description=replace(report.description, **described)))
 
 
 def with_plugins(*more: tuple[str, str]) -> Engine:
@@ -69,7 +20,7 @@ def with_plugins(*more: tuple[str, str]) -> Engine:
 
 
 @pytest.mark.row("PL-01", "ND-03")
-async def test_pl_01_constraints(cli: Any, live: Any, seen: Seen) -> None:
+async def test_pl_01_constraints(cli: Any, live: Any, seen: Any) -> None:
     await cli("node", "update", "--label-add", "Zone=East", "swarm-2")
     ids = dict(line.split() for line in (await cli("node", "ls", "--format", "{{.Hostname}} {{.ID}}")).splitlines())
     places = {
@@ -101,7 +52,7 @@ async def test_pl_01_constraints(cli: Any, live: Any, seen: Seen) -> None:
 
 
 @pytest.mark.row("PL-02")
-async def test_pl_02_preferences(cli: Any, live: Any, seen: Seen) -> None:
+async def test_pl_02_preferences(cli: Any, live: Any, seen: Any) -> None:
     for host, zone in (("swarm-1", "a"), ("swarm-2", "a")):  # swarm-3 is in none: a zone of its own
         await cli("node", "update", "--label-add", f"zone={zone}", host)
     spread = ("--placement-pref", "spread=node.labels.zone", "--placement-pref", "spread=node.labels.rack")
@@ -116,7 +67,7 @@ async def test_pl_02_preferences(cli: Any, live: Any, seen: Seen) -> None:
 
 
 @pytest.mark.row("PL-03", "PL-09")
-async def test_pl_03_max_replicas_per_node(cli: Any, live: Any, seen: Seen) -> None:
+async def test_pl_03_max_replicas_per_node(cli: Any, live: Any, seen: Any) -> None:
     await cli(*CREATE, "--name", "web", "--replicas", "4", "--replicas-max-per-node", "1", "nginx:1")
     await seen.waits("web", "max replicas per node limit exceed")
     assert "3/4 (max 1 per node)" in await cli("service", "ls")
@@ -129,7 +80,7 @@ async def _lists(cli: Any, words: str) -> bool:
 
 
 @pytest.mark.row("PL-04", "SV-05")
-async def test_pl_04_platforms(cli: Any, live: Any, seen: Seen, api: Any) -> None:
+async def test_pl_04_platforms(cli: Any, live: Any, seen: Any, api: Any) -> None:
     await cli("service", "create", "-d", "--name", "web", "nginx:1")  # the command line asks for the image's platforms
     await seen.eventually(lambda: _lists(cli, "1/1"))
     (shown,) = json.loads(await cli("service", "inspect", "web"))
@@ -141,7 +92,7 @@ async def test_pl_04_platforms(cli: Any, live: Any, seen: Seen, api: Any) -> Non
 
 
 @pytest.mark.row("PL-05", "RS-02", "PL-09")
-async def test_pl_05_reservations(cli: Any, live: Any, seen: Seen) -> None:
+async def test_pl_05_reservations(cli: Any, live: Any, seen: Any) -> None:
     await cli(*CREATE, "--name", "web", "--replicas", "4", "--reserve-cpu", "1.5", "--reserve-memory", "1G", "nginx:1")
     await seen.waits("web", "insufficient resources on 3 nodes")
     assert "3/4" in await cli("service", "ls")
@@ -154,7 +105,7 @@ async def test_pl_05_reservations(cli: Any, live: Any, seen: Seen) -> None:
 
 
 @pytest.mark.row("PL-06", "NW-12")
-async def test_pl_06_host_ports(cli: Any, live: Any, seen: Seen) -> None:
+async def test_pl_06_host_ports(cli: Any, live: Any, seen: Any) -> None:
     publish = ("--publish", "mode=host,published=8080,target=80")
     await cli(*CREATE, "--name", "web", "--replicas", "4", *publish, "nginx:1")
     await seen.waits("web", "host-mode port already in use on 3 nodes")
@@ -164,10 +115,10 @@ async def test_pl_06_host_ports(cli: Any, live: Any, seen: Seen) -> None:
 
 
 @pytest.mark.row("PL-07")
-async def test_pl_07_plugins(cli: Any, live: Any, seen: Seen, api: Any, eventually: Any) -> None:
+async def test_pl_07_plugins(cli: Any, live: Any, seen: Any, api: Any) -> None:
     for host in ("swarm-1", "swarm-2"):
-        await says(api, eventually, host, engine=with_plugins())
-    await says(api, eventually, "swarm-3", engine=with_plugins(("Volume", "rexray:latest"), ("Log", "gelf")))
+        await seen.says(api, host, engine=with_plugins())
+    await seen.says(api, "swarm-3", engine=with_plugins(("Volume", "rexray:latest"), ("Log", "gelf")))
     volume = ("--mount", "type=volume,src=data,dst=/data,volume-driver=rexray")
     await cli(*CREATE, "--name", "db", *volume, "nginx:1")
     await cli(*CREATE, "--name", "chatty", "--log-driver", "gelf", "nginx:1")
@@ -178,7 +129,7 @@ async def test_pl_07_plugins(cli: Any, live: Any, seen: Seen, api: Any, eventual
 
 
 @pytest.mark.row("PL-09")
-async def test_pl_09_all_reasons_in_one_sentence(cli: Any, live: Any, seen: Seen) -> None:
+async def test_pl_09_all_reasons_in_one_sentence(cli: Any, live: Any, seen: Any) -> None:
     await cli("node", "update", "--availability", "pause", "swarm-1")
     await cli(*CREATE, "--name", "web", "--constraint", "node.role==worker", "--reserve-cpu", "3", "nginx:1")
     await seen.waits("web", "insufficient resources on 2 nodes; 1 node not available for new tasks")
@@ -189,7 +140,7 @@ async def test_pl_09_all_reasons_in_one_sentence(cli: Any, live: Any, seen: Seen
 
 
 @pytest.mark.row("PL-10")
-async def test_pl_10_fewest_copies_then_fewest_tasks(cli: Any, live: Any, seen: Seen) -> None:
+async def test_pl_10_fewest_copies_then_fewest_tasks(cli: Any, live: Any, seen: Any) -> None:
     await cli(*CREATE, "--name", "heavy", "--constraint", "node.hostname==swarm-1", "--replicas", "2", "nginx:1")
     await seen.runs_on("heavy", swarm_1=2)
     await cli(*CREATE, "--name", "web", "--replicas", "2", "nginx:1")
@@ -199,7 +150,7 @@ async def test_pl_10_fewest_copies_then_fewest_tasks(cli: Any, live: Any, seen: 
 
 
 @pytest.mark.row("PL-11")
-async def test_pl_11_a_node_where_it_keeps_failing_is_the_last_choice(cli: Any, live: Any, seen: Seen) -> None:
+async def test_pl_11_a_node_where_it_keeps_failing_is_the_last_choice(cli: Any, live: Any, seen: Any) -> None:
     class Broken(dict[str, Program]):
         def get(self, image: str, _default: object = None) -> Program:
             return Program(exits_after=0.05, exit_code=1) if image.startswith("flaky") else Program()
@@ -213,7 +164,7 @@ async def test_pl_11_a_node_where_it_keeps_failing_is_the_last_choice(cli: Any, 
 
 
 @pytest.mark.row("PL-13", "ND-10")
-async def test_pl_13_a_task_never_moves(cli: Any, live: Any, seen: Seen) -> None:
+async def test_pl_13_a_task_never_moves(cli: Any, live: Any, seen: Any) -> None:
     await cli(*CREATE, "--name", "web", "--constraint", "node.role==manager", "nginx:1")
     await seen.runs_on("web", swarm_1=1)
     ((before,),) = await seen.ps("web", "ID")
@@ -230,7 +181,7 @@ async def test_pl_13_a_task_never_moves(cli: Any, live: Any, seen: Seen) -> None
 
 
 @pytest.mark.row("MO-07")
-async def test_mo_07_which_tasks_go_when_there_are_to_be_fewer(cli: Any, live: Any, seen: Seen) -> None:
+async def test_mo_07_which_tasks_go_when_there_are_to_be_fewer(cli: Any, live: Any, seen: Any) -> None:
     place = ("--constraint", "node.hostname!=swarm-3", "--reserve-cpu", "0.5")
     await cli(*CREATE, "--name", "web", "--replicas", "9", *place, "nginx:1")
     await seen.waits("web", "insufficient resources on 2 nodes; scheduling constraints not satisfied on 1 node")
