@@ -85,7 +85,7 @@ class Engine(Protocol):
     async def info(self) -> Json: ...
 
     async def containers(self, label: str) -> list[Json]:
-        """`GET /containers/json?all=1` of containers that have the label (`key` or `key=value`)."""
+        """`GET /containers/json?all=1` of containers that have the label (`key` or `key=value`); "": of all."""
 
     async def inspect(self, container: str) -> Json: ...
 

@@ -15,14 +15,17 @@ import msgspec
 import pytest
 
 from afterswarm.api.app import App
-from afterswarm.api.host import InitRequest, JoinRequest, LocalInfo
+from afterswarm.api.host import InitRequest, JoinRequest, LocalInfo, Place
 from afterswarm.control.cache import Cache
+from afterswarm.control.guests import Guests
 from afterswarm.control.keys import Keys
+from afterswarm.core.dataplane import vxlan
 from afterswarm.http.client import Client
 from afterswarm.http.message import Handler, Request, Response
 from afterswarm.http.server import serve_unix
 from afterswarm.model.base import Change, Obj
 from afterswarm.model.cluster import Cluster, JoinTokens
+from afterswarm.model.guest import Said, Wish
 from afterswarm.model.network import Network
 from afterswarm.model.node import Description, Engine, Leader, Node, NodeReport, NodeSpec, NodeState, Role
 from afterswarm.model.refused import Refused
@@ -54,6 +57,8 @@ class FakeEngine:
     def __init__(self) -> None:
         self.networks: dict[str, dict[str, Any]] = {}
         self.asked: list[tuple[str, str]] = []
+        self.containers: dict[str, Any] = {}  # name -> body of its creation
+        self.connected: list[tuple[str, Any]] = []  # network and body
         self.more: Handler | None = None  # asked first, if there is one: what it answers with 404 is answered here
         self.add("bridge")
 
@@ -91,11 +96,29 @@ class FakeEngine:
             return Response.json([n for n in self.networks.values() if all(self._has(n, text) for text in labels)])
         if path == "/networks/create":
             return Response.json({"Id": self.add(json.loads(await request.read())["Name"]), "Warning": ""}, 201)
+        if path == "/containers/create":
+            return self._create(request.arg("name"), json.loads(await request.read()))
+        if found := re.match(r"/containers/([^/]+)/json", path):
+            name = found[1]
+            known = name in self.containers
+            return Response.json({"Id": name, **self.containers[name]}) if known else _no_container(name)
+        if (found := re.match(r"/networks/([^/]+)/(connect|disconnect)", path)) and request.method == "POST":
+            body = json.loads(await request.read())
+            self.connected.append((found[1], body))
+            return Response(200) if body["Container"] in self.containers else _no_container(body["Container"])
         if path == "/networks/prune":
             return Response.json({"NetworksDeleted": None})
         if found := re.match(r"/networks/([^/]+)", path):
             return self._network(request, found[1])
         return Response.error(404, "page not found")
+
+    def _create(self, name: str, body: Any) -> Response:
+        if name in self.containers:
+            return Response.error(409, f'Conflict. The container name "/{name}" is already in use')
+        if body.get("Image") == "missing":
+            return Response.error(404, "No such image: missing:latest")
+        self.containers[name] = body
+        return Response.json({"Id": f"{len(self.containers):064x}", "Warnings": []}, 201)
 
     def _network(self, request: Request, term: str) -> Response:
         key = next((k for k, n in self.networks.items() if term in (k, n["Name"]) or k.startswith(term)), None)
@@ -110,6 +133,10 @@ class FakeEngine:
     def _has(network: dict[str, Any], text: str) -> bool:
         key, _, value = text.partition("=")
         return key in network["Labels"] and (not value or network["Labels"][key] == value)
+
+
+def _no_container(name: str) -> Response:
+    return Response.error(404, f"No such container: {name}")
 
 
 class FakeHost:
@@ -148,6 +175,24 @@ class FakeHost:
 
     def engine_of(self, node_id: str) -> tuple[Client, str]:
         return self.engines.get(node_id, self.engine), "" if node_id == self.node_id else "/engine"
+
+    async def admit(self, wish: Wish) -> Place:
+        """As a host that is plumbed already: an address from the managers, nothing from the kernel."""
+        self._called(wish)
+        admission = await Guests(self.cache, self.clock).let_in(self.node_id, wish)
+        address = admission.guest.attachment.address.partition("/")[0]
+        return Place(
+            guest=admission.guest.id,
+            network=admission.network.name,
+            endpoint={"IPAMConfig": {"IPv4Address": address}, "MacAddress": vxlan.container_mac(address)},
+            name_server=admission.network.gateways[self.node_id],
+        )
+
+    def made(self, guests: list[str]) -> None:
+        self.calls.append(("made", guests))
+
+    async def dismiss(self, guests: list[str]) -> None:
+        await Guests(self.cache, self.clock).take(self.node_id, Said(gone=guests))
 
     def seal(self, object_id: str, data: bytes) -> str:
         return b64encode(f"{object_id}:".encode() + data[::-1]).decode()

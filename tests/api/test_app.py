@@ -124,23 +124,6 @@ async def test_a_bug_is_not_hidden(host: Any, api: Any) -> None:
         await api("GET", "/nodes")
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"Image": "x", "HostConfig": {"NetworkMode": "back"}},
-        {"Image": "x", "HostConfig": {}, "NetworkingConfig": {"EndpointsConfig": {"back": {}}}},
-    ],
-)
-async def test_single_containers_stay_out_of_overlay_networks(api: Any, engine: Any, host: Any, body: Any) -> None:
-    engine.add("back", {LABEL: "someid"})
-    for _ in range(2):
-        status, message = await api.fails("POST", "/v1.41/containers/create", body)
-        assert status == 501
-        assert "docker service create --network back" in message
-        host.replica = None  # a worker sees it by the label of its engine's network
-    assert ("POST", "/v1.41/containers/create") not in engine.asked
-
-
 async def test_other_containers_are_the_engines(api: Any, engine: Any) -> None:
     engine.add("mine")
     for body in ({"Image": "x"}, {"HostConfig": {"NetworkMode": "mine"}}, b"not json", [1]):

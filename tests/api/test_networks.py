@@ -113,6 +113,7 @@ async def test_the_engines_own_networks_are_the_engines(api: Any, engine: Any) -
     assert await api.fails("GET", "/networks/nope") == (404, "network nope not found")
     await api.ok("POST", "/v1.41/networks/create", {"Name": "more"})
     assert "more" in [n["Name"] for n in engine.networks.values()]
+    engine.containers["x"] = {}
     await api.ok("POST", "/networks/mine/connect", {"Container": "x"})
     assert (await api("DELETE", "/networks/mine"))[0] == 204
     assert "mine" not in [n["Name"] for n in engine.networks.values()]
@@ -151,6 +152,7 @@ async def test_removing(api: Any) -> None:
 async def test_parts_of_overlay_networks_are_left_alone(api: Any, engine: Any) -> None:
     key = await create(api)
     part = engine.add("back", {LABEL: key})
+    engine.containers["x"] = {}
     assert (await api.fails("POST", "/networks/back/connect", {"Container": "x"}))[0] == 403
     assert (await api.fails("POST", f"/networks/{part}/connect", {"Container": "x"}))[0] == 403
     await api.ok("POST", '/v1.41/networks/prune?filters={"label":["x"]}')

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from afterswarm.model.base import Change, Obj
 from afterswarm.model.cluster import Cluster
+from afterswarm.model.guest import Guest
 from afterswarm.model.network import Network, NetworkSpec
 from afterswarm.model.node import Leader, Node, NodeReport, NodeState, Role, Suspicion
 from afterswarm.model.secret import Config, ConfigSpec, Payload, Secret, SecretSpec
@@ -113,6 +114,7 @@ async def test_every_kind_of_object_comes_back_as_it_went(store: Store) -> None:
     objects: list[Obj] = [
         Cluster(id="cluster", ca_cert="PEM"),
         Config(id="c", spec=ConfigSpec(name="c", data="aGk=")),
+        Guest(id="g", node_id="n", attachment=Attachment(network_id="net", address="10.0.0.8/24"), running=True),
         Leader(id="leader", node_id="n"),
         Network(id="net", spec=NetworkSpec(name="net"), subnet="10.0.0.0/24", vni=4097, gateways={"n": "10.0.0.3"}),
         Node(id="n", role=Role.MANAGER, state=NodeState.READY, state_since=1.5),

@@ -40,7 +40,7 @@ class DockerEngine:
         return cast("Json", await self._json("GET", "/info"))
 
     async def containers(self, label: str) -> list[Json]:
-        query = {"all": "1", "filters": _filters({"label": [label]})}
+        query = {"all": "1", "filters": _filters({"label": [label]} if label else {})}
         return cast("list[Json]", await self._json("GET", f"/containers/json?{urlencode(query)}"))
 
     async def inspect(self, container: str) -> Json:

@@ -9,7 +9,8 @@ import msgspec
 from afterswarm.http.client import Client
 from afterswarm.model.base import Part
 from afterswarm.model.cluster import Cluster, RootRotation, SwarmSpec
-from afterswarm.ports import Clock, Replica
+from afterswarm.model.guest import Wish
+from afterswarm.ports import Clock, Json, Replica
 
 
 class LocalInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +34,15 @@ class Acquaintance(Part, frozen=True, omit_defaults=False):
     self_: bool = msgspec.field(name="Self")
     heard_seconds_ago: float | None  # since its last beat; None: never
     gateway: str  # its address in the ingress network; "" where there is none yet
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a single container in an overlay network, as its engine is to be told."""
+
+    guest: str  # id
+    network: str  # the engine's own network
+    endpoint: Json  # `EndpointSettings`
+    name_server: str
 
 
 class InitRequest(Part, frozen=True):
@@ -114,6 +124,15 @@ class Host(Protocol):
 
     def engine_of(self, node_id: str) -> tuple[Client, str]:
         """Where to reach a node's engine, and what to put before the target there."""
+
+    async def admit(self, wish: Wish) -> Place:
+        """An address for a single container in an overlay network, which this host is made part of."""
+
+    def made(self, guests: list[str]) -> None:
+        """The engine has made, or connected, the container."""
+
+    async def dismiss(self, guests: list[str]) -> None:
+        """It has not."""
 
     def seal(self, object_id: str, data: bytes) -> str: ...
 

@@ -52,7 +52,7 @@ def _chosen(snap: Snapshot, wanted: filters.Filters, network: Network) -> bool:
         and filters.contained(wanted, "name", network.name)
         and filters.exact(wanted, "scope", "swarm")
         and filters.exact(wanted, "type", "custom")
-        and (dangling is None or dangling != bool(admit.services_using(snap, network)))
+        and (dangling is None or dangling != admit.is_used(snap, network))
     )
 
 
@@ -79,7 +79,7 @@ async def inspect(host: Host, request: Request, id: str) -> Response | Upgraded:
         network = lookup.network_exactly(host.replica.snapshot(), id)
         if network:
             return await _inspected(host, request, network)
-    found = await _of_engine(host, request, id)
+    found = await of_engine(host, request, id)
     if host.replica is None:
         return Response.json(network_view.of_engine(found)) if found else await forward(request, host.engine)
     snap = host.replica.snapshot()
@@ -92,18 +92,16 @@ async def inspect(host: Host, request: Request, id: str) -> Response | Upgraded:
 
 
 async def _inspected(host: Host, request: Request, network: Network) -> Response:
-    query = urlencode({"filters": msgspec.json.encode({"label": [f"{LABEL}={network.id}"]}).decode()})
-    parts = (await host.engine.request("GET", _target(request, f"/networks?{query}"))).json()
     containers: Json = {}
-    for part in parts:
-        containers |= (await _of_engine(host, request, part["Id"]) or {}).get("Containers") or {}
+    for part in await parts(host, request, network.id):
+        containers |= (await of_engine(host, request, part["Id"]) or {}).get("Containers") or {}
     snap = replica_of(host).snapshot()
     shown = network_view.inspected(snap, network, containers, verbose=request.flag("verbose"))
     return Response.json(shown)
 
 
 async def remove(host: Host, request: Request, id: str) -> Response | Upgraded:  # noqa: A002
-    meant = await _overlay(host, request, id)
+    meant = await overlay(host, request, id)
     if meant is None:
         return await forward(request, host.engine)
 
@@ -120,7 +118,7 @@ async def prune(host: Host, request: Request) -> Response:
     wanted = dict(filters.parse(request, PRUNING))
     spare = {**wanted, "label!": [*wanted.get("label!", []), LABEL]}
     query = urlencode({"filters": msgspec.json.encode(spare).decode()})
-    reply = await host.engine.request("POST", _target(request, f"/networks/prune?{query}"))
+    reply = await host.engine.request("POST", target(request, f"/networks/prune?{query}"))
     if reply.status != 200:
         return Response(reply.status, [("Content-Type", "application/json")], reply.body)
     deleted: list[str] = reply.json().get("NetworksDeleted") or []
@@ -136,28 +134,23 @@ def _pruned(snap: Snapshot, wanted: filters.Filters) -> tuple[list[Change], list
         if not n.spec.ingress
         and filters.labelled(wanted, "label", n.spec.labels)
         and not any(filters.labelled({"x": [text]}, "x", n.spec.labels) for text in wanted.get("label!", []))
-        and not admit.services_using(snap, n)
+        and not admit.is_used(snap, n)
     ]
     return [admit.remove(snap, n) for n in unused], [n.name for n in unused]
 
 
-async def attach(host: Host, request: Request, id: str) -> Response | Upgraded:  # noqa: A002
-    """Connect and disconnect. A single container in an overlay network would need an address of the swarm's."""
-    meant = await _overlay(host, request, id)
-    if meant is None:
-        return await forward(request, host.engine)
-    network = lookup.network(replica_of(host).snapshot(), meant)
-    if not network.spec.attachable:
-        why = f"rpc error: code = PermissionDenied desc = network {network.id} not manually attachable"
-        raise Refused(403, f"Could not attach to network {network.name}: {why}")
-    raise Refused(501, "single containers in overlay networks are not supported yet: run it as a service")
+async def parts(host: Host, request: Request, network_id: str) -> list[Json]:
+    """The engine's networks behind an overlay network: one, or none where it is not used."""
+    query = urlencode({"filters": msgspec.json.encode({"label": [f"{LABEL}={network_id}"]}).decode()})
+    found: list[Json] = (await host.engine.request("GET", target(request, f"/networks?{query}"))).json()
+    return found
 
 
-async def _overlay(host: Host, request: Request, term: str) -> str | None:
+async def overlay(host: Host, request: Request, term: str) -> str | None:
     """What to look up when a client means an overlay network (or a part of one); `None`: one of the engine's own."""
     if host.replica is not None and lookup.network_exactly(host.replica.snapshot(), term):
         return term
-    part_of = _label(found := await _of_engine(host, request, term))
+    part_of = _label(found := await of_engine(host, request, term))
     if host.replica is None:
         return part_of or None
     snap = host.replica.snapshot()
@@ -172,17 +165,17 @@ def _label(found: Json | None) -> str:
 
 
 async def _engines_own(host: Host, request: Request, name: str) -> bool:
-    found = await _of_engine(host, request, name)
+    found = await of_engine(host, request, name)
     return found is not None and found["Name"] == name and not _label(found)
 
 
-async def _of_engine(host: Host, request: Request, term: str) -> Json | None:
-    reply = await host.engine.request("GET", _target(request, f"/networks/{quote(term, safe='')}"))
+async def of_engine(host: Host, request: Request, term: str) -> Json | None:
+    reply = await host.engine.request("GET", target(request, f"/networks/{quote(term, safe='')}"))
     found: Json | None = reply.json() if reply.status == 200 else None
     return found
 
 
-def _target(request: Request, path: str) -> str:
+def target(request: Request, path: str) -> str:
     """A path of the engine in the API version that the client speaks."""
     version = _VERSION.match(request.target)
     return (version.group() if version else "") + path
@@ -194,6 +187,4 @@ ROUTES = [
     ("POST", "/networks/prune", prune),
     ("GET", "/networks/{id}", inspect),
     ("DELETE", "/networks/{id}", remove),
-    ("POST", "/networks/{id}/connect", attach),
-    ("POST", "/networks/{id}/disconnect", attach),
 ]

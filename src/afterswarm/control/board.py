@@ -17,6 +17,7 @@ from afterswarm.core.payloads import Unseal, Used
 from afterswarm.core.trust import roots
 from afterswarm.model.base import Change, Obj
 from afterswarm.model.cluster import Cluster
+from afterswarm.model.guest import Guest
 from afterswarm.model.network import Network
 from afterswarm.model.node import Node, NodeReport, NodeState
 from afterswarm.model.secret import Config, Secret, payload_id
@@ -46,7 +47,7 @@ class Board:
         self._beat_key: tuple[str, bytes] = ("", b'""')
         self._data: dict[Used, tuple[int, bytes]] = {}  # rev of what holds it, encoded
         self._auths: dict[str, tuple[str, bytes]] = {}  # service id -> sealed, encoded
-        self._services: dict[str, None] = {}  # whose route to compute again
+        self._services: dict[str, None] = {}  # whose route to compute again: services and guests
         self._nodes: dict[str, None] = {}  # whose own sections changed
         self._everyone = False
         self._peers_moved = False
@@ -64,11 +65,15 @@ class Board:
                     self._services[service_id] = None
                     if _pull_auth(change.old) != _pull_auth(change.new):
                         self._nodes.update((t.node_id, None) for t in snap.tasks_of(service_id))
+                case Guest(id=guest_id, node_id=node_id):
+                    self._services[guest_id] = None
+                    self._nodes[node_id] = None
                 case Node(id=node_id):
                     self._peers_moved = True
                     self._nodes[node_id] = None
                     if _down(change.old) != _down(change.new):
                         self._services.update((t.service_id, None) for t in snap.tasks_on(node_id))
+                        self._services.update((g.id, None) for g in snap.guests.values() if g.node_id == node_id)
                 case NodeReport():
                     self._peers_moved = True
                 case Secret() | Config() | Network() | Cluster():
@@ -79,14 +84,10 @@ class Board:
     def refresh(self, snap: Snapshot) -> Iterable[str] | None:
         """Compute what was touched. Returns the nodes whose sections may differ now, `None` for all."""
         for service_id in self._services:
-            service = snap.services.get(service_id)
             old = self._routes.pop(service_id, None)
-            if service is not None:
-                self._routes[service_id] = _Route(
-                    encoded=_encode(wanted.route(snap, service)),
-                    networks=wanted.networks_of(snap, service),
-                    everywhere=wanted.publishes(service),
-                )
+            new = _route(snap, service_id)
+            if new is not None:
+                self._routes[service_id] = new
             if old != self._routes.get(service_id):
                 self._everyone = True
         if self._peers_moved:
@@ -116,6 +117,7 @@ class Board:
             "configs": _array(self._payload(snap, used) for used in own.configs),
             "auths": _array(self._auth(snap.services[service_id]) for service_id in own.auths),
             "routes": _array(routes),
+            "guests": _encode(own.guests),
             "tasks": _encode(own.tasks),
             "beat_key": self._beat(snap),
             "authority": _encode(roots.authority(snap.cluster)),
@@ -161,6 +163,18 @@ class Board:
                 clear = b""
             self._beat_key = (sealed, _encode(clear))
         return self._beat_key[1]
+
+
+def _route(snap: Snapshot, key: str) -> _Route | None:
+    """Of a service or a guest; `None` when it is no more."""
+    if key in snap.services:
+        service = snap.services[key]
+        encoded = _encode(wanted.route(snap, service))
+        return _Route(encoded, wanted.networks_of(snap, service), wanted.publishes(service))
+    if key in snap.guests:
+        guest = snap.guests[key]
+        return _Route(_encode(wanted.guest_route(snap, guest)), frozenset({guest.attachment.network_id}), False)  # noqa: FBT003
+    return None
 
 
 def _array(encoded: Iterable[bytes]) -> bytes:

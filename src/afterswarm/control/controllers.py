@@ -15,6 +15,7 @@ from afterswarm.core.cluster import liveness, rotation
 from afterswarm.core.orchestrate import enforce, everywhere, jobs, reap, replicated, restart, tasks, update
 from afterswarm.model.base import Change, Plan
 from afterswarm.model.cluster import Cluster
+from afterswarm.model.guest import Guest
 from afterswarm.model.network import Network
 from afterswarm.model.node import Leader, Node, NodeReport, Suspicion
 from afterswarm.model.service import Service
@@ -74,7 +75,7 @@ def rubbish_touched(change: Change) -> Iterator[str]:
             yield f"{reap.REPORT}{report_id}"
         case Network(id=network_id):
             yield f"{reap.NETWORK}{network_id}"
-        case Volume(node_id=node_id) | Suspicion(id=node_id):
+        case Volume(node_id=node_id) | Guest(node_id=node_id) | Suspicion(id=node_id):
             yield f"{tasks.NODE}{node_id}"
         case Cluster():
             yield tasks.CLUSTER

@@ -54,8 +54,8 @@ class Zone(msgspec.Struct, frozen=True):
     ) -> Zone:
         """What these say. The order of objects does not matter; `silent` as in `dataplane.targets`."""
         ours = sorted((n for n in networks if n.subnet), key=lambda n: n.id)
-        # Of two services with one name, one is being removed: it has nothing ready.
-        routes = sorted(routes, key=lambda r: (not any(t.ready for t in r.targets), r.service_id))
+        # Of two services with one name, one is being removed: it has nothing ready. Guests do not take a service's.
+        routes = sorted(routes, key=lambda r: (r.guest, not any(t.ready for t in r.targets), r.service_id))
         named = [n.id for n in ours if not n.spec.ingress]
         names = {network_id: _names(routes, network_id, silent) for network_id in named}
         return Zone(
@@ -126,7 +126,7 @@ def _names(routes: list[Route], network_id: str, silent: Collection[str]) -> dic
 def _owners(routes: list[Route], network_id: str) -> dict[str, str]:
     vips = {route.vips[network_id]: route.name for route in routes if network_id in route.vips}
     tasks = {t.addresses[network_id]: t.name for route in routes for t in route.targets if network_id in t.addresses}
-    return {**vips, **tasks}
+    return {address: name for address, name in {**vips, **tasks}.items() if name}
 
 
 def _addresses(targets: list[Target], network_id: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import msgspec
 from afterswarm.core import payloads
 from afterswarm.core.payloads import Used
 from afterswarm.core.trust.certificate import role_of
+from afterswarm.model.guest import Guest
 from afterswarm.model.network import Network
 from afterswarm.model.node import NodeState, Role
 from afterswarm.model.service import Service
@@ -35,7 +36,8 @@ class Placement(msgspec.Struct, frozen=True):
     secrets: tuple[Used, ...] = ()
     configs: tuple[Used, ...] = ()
     auths: tuple[str, ...] = ()  # services with credentials for their registry
-    network_ids: frozenset[str] = frozenset()  # of its own tasks
+    network_ids: frozenset[str] = frozenset()  # of its own tasks and guests
+    guests: list[Guest] = []
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -48,6 +50,7 @@ class Parts(msgspec.Struct, frozen=True):
     auths: tuple[str, ...]
     networks: list[Network]
     routes: list[Route]
+    guests: list[Guest]
     peers: list[Peer]
 
 
@@ -62,7 +65,9 @@ def wanted(snap: Snapshot, node_id: str) -> Parts:
         configs=own.configs,
         auths=own.auths,
         networks=networks(snap, own.network_ids),
-        routes=[route(snap, s) for s in services if concerns(s, networks_of(snap, s), own.network_ids)],
+        routes=[route(snap, s) for s in services if concerns(s, networks_of(snap, s), own.network_ids)]
+        + [guest_route(snap, g) for _, g in sorted(snap.guests.items()) if g.attachment.network_id in own.network_ids],
+        guests=own.guests,
         peers=peers(snap),
     )
 
@@ -95,8 +100,11 @@ def placement(snap: Snapshot, node_id: str) -> Placement:
             service = snap.services.get(task.service_id)
             if service and service.pull_auth:
                 auths.add(service.id)
+    guests = [guest for _, guest in sorted(snap.guests.items()) if guest.node_id == node_id]
+    network_ids.update(guest.attachment.network_id for guest in guests)
     return Placement(
         tasks=tasks,
+        guests=guests,
         secrets=tuple(sorted(used for used in secrets if payloads.find(snap, used))),
         configs=tuple(sorted(used for used in configs if payloads.find(snap, used))),
         auths=tuple(sorted(auths)),
@@ -152,6 +160,22 @@ def route(snap: Snapshot, service: Service) -> Route:
         masquerade=service.spec.labels.get(MASQUERADE) == "masquerade",
         targets=targets,
     )
+
+
+def guest_route(snap: Snapshot, guest: Guest) -> Route:
+    """How other hosts reach a guest. While it does not run it has no name."""
+    node = snap.nodes.get(guest.node_id)
+    here = guest.attachment
+    name = guest.name if guest.running else ""
+    target = Target(
+        task_id=guest.id,
+        node_id=guest.node_id,
+        name=name,
+        addresses={here.network_id: _plain(here.address)},
+        ready=guest.running and node is not None and node.state != NodeState.DOWN,
+    )
+    aliases = {here.network_id: here.aliases} if name and here.aliases else {}
+    return Route(service_id=guest.id, name=name, mode="dnsrr", aliases=aliases, targets=[target], guest=True)
 
 
 def peers(snap: Snapshot) -> list[Peer]:

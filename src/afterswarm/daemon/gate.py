@@ -1,7 +1,7 @@
 """Port 2377: who may ask what of this host.
 
     anybody with or without a certificate     /ca, /join            (a manager answers)
-    nodes of this swarm                       /renew, /session, /leave (a manager answers)
+    nodes of this swarm                       /renew, /session, /leave, /guest/… (a manager answers)
     managers of this swarm                    /member/…             (a manager answers)
                                               /engine/…             (every host: on to its engine)
 

@@ -15,7 +15,7 @@ from afterswarm.agent.describe import EngineUnfit, describe
 from afterswarm.agent.trust import csr, enrol
 from afterswarm.agent.trust.identity import Credentials, Identity
 from afterswarm.api.app import App
-from afterswarm.api.host import Acquaintance, InitRequest, JoinRequest, Keys, LocalInfo
+from afterswarm.api.host import Acquaintance, InitRequest, JoinRequest, Keys, LocalInfo, Place
 from afterswarm.api.swarm import ALREADY
 from afterswarm.api.write import LOCKED
 from afterswarm.daemon import addresses
@@ -27,6 +27,7 @@ from afterswarm.http.errors import ConnectFailed
 from afterswarm.http.server import serve_unix
 from afterswarm.model.cluster import DATA_PATH_PORT, DEFAULT_POOL
 from afterswarm.model.enrolment import PORT
+from afterswarm.model.guest import Wish
 from afterswarm.model.node import Availability, Description, Role
 from afterswarm.model.refused import Refused
 from afterswarm.ports import Replica, Unavailable
@@ -223,6 +224,20 @@ class Daemon:
         if manager is None:
             raise Refused(503, "this node is not a swarm manager")
         return manager.hosts.engine_of(node_id)
+
+    async def admit(self, wish: Wish) -> Place:
+        if self._agent is None:
+            raise Refused(503, "this node is not part of a swarm")
+        guest, network, endpoint, name_server = await self._agent.guests.admit(wish)
+        return Place(guest=guest.id, network=network, endpoint=endpoint, name_server=name_server)
+
+    def made(self, guests: list[str]) -> None:
+        if self._agent:
+            self._agent.guests.made(guests)
+
+    async def dismiss(self, guests: list[str]) -> None:
+        if self._agent:
+            await self._agent.guests.dismiss(guests)
 
     def seal(self, object_id: str, data: bytes) -> str:
         return self._managing().seal(object_id, data)

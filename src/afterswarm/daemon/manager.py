@@ -21,6 +21,7 @@ from afterswarm.control.cache import Cache
 from afterswarm.control.controllers import CONTROLLERS
 from afterswarm.control.dispatch import Dispatcher
 from afterswarm.control.founding import Founded
+from afterswarm.control.guests import Guests
 from afterswarm.control.joining import Joining
 from afterswarm.control.keys import Keys
 from afterswarm.control.leader import lead, observe
@@ -97,6 +98,7 @@ class Manager:
         key = self._credentials.cluster_key
         dispatcher = Dispatcher(self.cache, self._identity.node_id, self.unseal, self._clock)
         joining = Joining(self.cache, self._clock, self.unseal, key)
+        guests = Guests(self.cache, self._clock)
         quorum = Quorum(
             self.cache,
             me=self._identity.node_id,
@@ -111,6 +113,8 @@ class Manager:
             ("POST", "/renew"): joining.renew,
             ("POST", "/leave"): joining.leave,
             ("POST", "/session"): dispatcher.session,
+            ("POST", "/guest/admit"): guests.admit,
+            ("POST", "/guest/report"): guests.report,
             ("POST", "/member/add"): quorum.add,
         }
         me = self._identity.node_id

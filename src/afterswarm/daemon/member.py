@@ -17,6 +17,7 @@ from afterswarm.adapters.etcd.server import Removed
 from afterswarm.adapters.kernel.linux import LinuxKernel
 from afterswarm.agent.beats.beats import Beats
 from afterswarm.agent.containers.worker import Worker
+from afterswarm.agent.network.guests import Guests
 from afterswarm.agent.network.network import Network
 from afterswarm.agent.network.resolver import Resolver
 from afterswarm.agent.session import Session
@@ -33,6 +34,7 @@ from afterswarm.http.errors import ConnectFailed
 from afterswarm.http.server import serve_tcp
 from afterswarm.model.enrolment import PORT
 from afterswarm.model.node import Description, Role
+from afterswarm.model.refused import Refused
 from afterswarm.model.session import Hello, Peer, Wanted
 from afterswarm.model.task import Report
 from afterswarm.ports import Clock, Replica
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 LEAVING = 30.0  # seconds that containers get to end when the node leaves
 GOODBYE = 2.0  # seconds for a manager's answer to it
+ASKING = 10.0  # seconds for a manager's answer about a guest
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +93,13 @@ class Member:
             heard=self._beats.heard,
             applied=self._applied,
         )
-        self._resolver = Resolver(zone=lambda: self._network.zone, addresses=self._network.gateways, clock=clock)
+        self._resolver = Resolver(
+            zone=lambda: self._network.zone,
+            addresses=self._network.gateways,
+            unready=self._network.unready,
+            clock=clock,
+        )
+        self.guests = Guests(engine=driver, network=self._network, clock=clock, ask=self._ask)
         self._worker = Worker(
             engine=driver,
             network=self._network,
@@ -188,6 +197,7 @@ class Member:
                     group.create_task(self._network.run(), name="network"),
                     group.create_task(self._resolver.run(), name="resolver"),
                     group.create_task(self._worker.run(), name="containers"),
+                    group.create_task(self.guests.run(), name="guests"),
                     group.create_task(self._session.run(), name="session"),
                 ]
                 await self._over.wait()
@@ -234,6 +244,27 @@ class Member:
         self._beats.want(wanted)
         self._network.want(wanted)
         self._worker.want(wanted)
+        self.guests.want(wanted)
+
+    async def _ask(self, path: str, body: bytes) -> bytes:
+        """What the first manager that can answer says; `Refused` with its words."""
+        refused = Refused(503, "rpc error: code = Unavailable desc = no manager of the swarm answers")
+        addresses = [a for _, a in sorted(self.managers, key=lambda m: m[0] != self._identity.node_id)]
+        for address in addresses:
+            client = self._connect(address)
+            try:
+                reply = await client.request("POST", path, body=body, timeout=ASKING)
+            except (ConnectFailed, TimeoutError) as error:
+                log.info("%s does not answer: %s", address, error)
+                continue
+            finally:
+                client.close()
+            if reply.status < 300:
+                return reply.body
+            refused = Refused(reply.status, reply.message)
+            if reply.status != 503:
+                break
+        raise refused
 
     def _trust(self, root: str) -> None:
         try:

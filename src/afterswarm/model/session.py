@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from afterswarm.model.base import Part
+from afterswarm.model.guest import Guest
 from afterswarm.model.network import Network
 from afterswarm.model.node import Description, Role
 from afterswarm.model.service import PortConfig
@@ -56,7 +57,10 @@ class Target(Part, frozen=True):
 
 
 class Route(Part, frozen=True):
-    """One service as every host routes to it: names, virtual addresses, published ports, tasks."""
+    """One service as every host routes to it: names, virtual addresses, published ports, tasks.
+
+    Or one guest, which is like a service of one task without a virtual address.
+    """
 
     service_id: str = ""
     name: str = ""
@@ -66,6 +70,7 @@ class Route(Part, frozen=True):
     ports: list[PortConfig] = []  # ingress mode only, published numbers filled in
     masquerade: bool = False  # tasks see the address of the host that was dialled, not the client's
     targets: list[Target] = []
+    guest: bool = False
 
 
 class SecretData(Part, frozen=True):
@@ -104,6 +109,7 @@ class Wanted(Message, frozen=True):
     auths: list[PullAuth] | None = None
     networks: list[Network] | None = None  # those that this node's tasks use, and the ingress network
     routes: list[Route] | None = None
+    guests: list[Guest] | None = None  # of this node
     peers: list[Peer] | None = None
     beat_key: bytes | None = None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from afterswarm.model.cluster import Cluster
+from afterswarm.model.guest import Guest
 from afterswarm.model.network import Network
 from afterswarm.model.node import Leader, Node, NodeReport, NodeState, Suspicion
 from afterswarm.model.secret import Config, Payload, Secret
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 KINDS: dict[str, type[Obj]] = {
     "cluster": Cluster,
     "config": Config,
+    "guest": Guest,
     "leader": Leader,
     "network": Network,
     "node": Node,
@@ -48,6 +50,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     now: float = 0.0
     clusters: Mapping[str, Cluster] = {}
     configs: Mapping[str, Config] = {}
+    guests: Mapping[str, Guest] = {}
     leaders: Mapping[str, Leader] = {}
     networks: Mapping[str, Network] = {}
     nodes: Mapping[str, Node] = {}

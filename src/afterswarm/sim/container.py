@@ -102,6 +102,7 @@ class SimContainer:
             "Labels": self.labels,
             "State": self.status,
             "Status": f"{words} ({self.health})" if self.running and self.has_check else words,
+            "NetworkSettings": {"Networks": dict(self.networks)},
         }
 
 

@@ -106,7 +106,9 @@ class SimEngine:
 
     async def containers(self, label: str) -> list[Json]:
         await self._called("containers", label)
-        return [c.listed() for c in reversed(self.made.values()) if _has_label(c.labels, label)]
+        found = [c.listed() for c in reversed(self.made.values()) if not label or _has_label(c.labels, label)]
+        await asyncio.sleep(self.latency * self._rng.random())  # it is of before by the time it is read
+        return found
 
     async def inspect(self, container: str) -> Json:
         await self._called("inspect", container)

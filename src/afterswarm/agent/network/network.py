@@ -21,6 +21,7 @@ import msgspec
 from afterswarm.agent.network.bridges import Bridges
 from afterswarm.core.dataplane import nftables, paths, vxlan
 from afterswarm.core.dns import Zone
+from afterswarm.core.host.guests import as_tasks
 from afterswarm.model.network import Network as Overlay
 from afterswarm.model.session import Peer, Route, Wanted
 from afterswarm.model.task import Task
@@ -36,11 +37,12 @@ PATIENCE = 5.0  # seconds that a task waits for news of its network
 
 
 class Live(NamedTuple):
-    """A running container."""
+    """A running container. Its questions to the nameservers in `redirect` are answered by us."""
 
     pid: int
     task: Task
     source: str = ""  # the address that it speaks from to everybody else
+    redirect: tuple[str, ...] = ()
 
 
 class Network:
@@ -89,7 +91,7 @@ class Network:
             return
         new = {
             name: value
-            for name in ("networks", "routes", "peers", "tasks", "data_path_port")
+            for name in ("networks", "routes", "peers", "tasks", "guests", "data_path_port")
             if (value := getattr(wanted, name)) is not None
         }
         self._wanted = msgspec.structs.replace(self._wanted, rev=wanted.rev, **new)
@@ -106,6 +108,14 @@ class Network:
     def gateways(self) -> list[str]:
         """This host's own addresses in its networks: where the resolver listens."""
         return sorted(network.gateways[self._node_id] for network in self._networks.values())
+
+    def unready(self, address: str) -> bool:
+        """Whether this is a guest that was started and has no rules yet: those of tasks are there before."""
+        guests = (g.attachment.address for g in self._wanted.guests or ())
+        if address not in {a.partition("/")[0] for a in guests}:
+            return False
+        live = (a.address for live in self._live.values() for a in live.task.attachments)
+        return address not in {a.partition("/")[0] for a in live}
 
     def ingress_gateways(self) -> dict[str, str]:
         """Node id -> its address in the ingress network."""
@@ -132,11 +142,14 @@ class Network:
         known.sort(key=lambda network: network.spec.ingress)  # where it is asked for by name, if anywhere
         return [network.gateways[self._node_id] for network in known[:1]]
 
-    async def started(self, task: Task, pid: int) -> None:
+    async def started(self, task: Task, pid: int, *, redirect: tuple[str, ...] = ()) -> None:
         if not task.attachments or not pid:  # the host's own namespace, or none of ours
             return
+        before = self._live.get(task.id)
+        if redirect and before and before[:2] == (pid, task) and before.redirect == redirect:
+            return  # a guest, which is looked at often
         try:
-            self._live[task.id] = Live(pid, task, await self._kernel.source(netns_pid=pid))
+            self._live[task.id] = Live(pid, task, await self._kernel.source(netns_pid=pid), redirect)
         except ProcessLookupError:
             self._live.pop(task.id, None)
             return
@@ -194,7 +207,10 @@ class Network:
             done.append(await self._guarded("links", self._sync_links()))
             done.append(await self._guarded("ways back", self._sync_returns()))
             self.zone = Zone.of(
-                networks=self._networks.values(), routes=routes, tasks=self._wanted.tasks or (), silent=silent
+                networks=self._networks.values(),
+                routes=routes,
+                tasks=[*as_tasks(self._wanted.guests or ()), *(self._wanted.tasks or ())],
+                silent=silent,
             )
             if all(done):
                 self.applied(rev)
@@ -282,18 +298,31 @@ class Network:
         live = self._live.get(task_id)
         if live is None or self._wanted.routes is None:  # adopted before a manager spoke: it has its rules
             return
+        # A service's container that was connected to another network by hand is a task and a guest at once.
+        here = [other.task for other in self._live.values() if other.pid == live.pid]
         ruleset = nftables.container(
             task_id=task_id,
-            attached={a.network_id: a.address.partition("/")[0] for a in live.task.attachments},
+            attached={a.network_id: a.address.partition("/")[0] for task in here for a in task.attachments},
             source=live.source,
             networks=self._networks.values(),
             routes=self._routes,
             silent=self._silent,
+            names=self._names(live) if len(here) == 1 else None,
         )
         try:
             await self._kernel.apply(ruleset, netns_pid=live.pid)
         except ProcessLookupError:
             self._drop(task_id, live)
+
+    def _names(self, live: Live) -> nftables.Names | None:
+        """What leads a guest's questions to us. One that was made for its network asks us anyway."""
+        known = [a for a in live.task.attachments if a.network_id in self._networks]
+        if not known or not live.redirect:
+            return None
+        gateway = self._networks[known[0].network_id].gateways[self._node_id]
+        if gateway in live.redirect:
+            return None
+        return nftables.Names(gateway, known[0].address.partition("/")[0], live.redirect)
 
     async def _forget(self, routes: Iterable[Route], silent: frozenset[str]) -> None:
         """Flows to tasks that are gone or on hosts that fell silent: their next packet is balanced anew."""

@@ -28,6 +28,8 @@ PORT = 53
 LOOK = 0.5  # seconds between looks at where to listen
 AT_ONCE = 200  # questions being passed on
 IDLE = 10.0  # seconds of a TCP connection
+HELD = 1.0  # seconds that an answer waits for the rules without which it is of no use
+WAIT = 0.02
 _FREEBIND = 15  # linux/in.h: listen on an address before a bridge has it
 
 
@@ -42,7 +44,10 @@ def host_nameservers(path: Path = Path("/etc/resolv.conf")) -> list[str]:
 
 
 class Resolver:
-    """`zone` and `addresses` are asked for anew each time: what may be answered, and where to listen."""
+    """`zone` and `addresses` are asked for anew each time: what may be answered, and where to listen.
+
+    `unready` says of an asker's address that rules for its container are still to come.
+    """
 
     def __init__(
         self,
@@ -50,6 +55,7 @@ class Resolver:
         zone: Callable[[], Zone],
         addresses: Callable[[], list[str]],
         clock: Clock,
+        unready: Callable[[str], bool] = lambda _source: False,
         upstream: Callable[[], list[str]] = host_nameservers,
         port: int = PORT,
         upstream_port: int = PORT,
@@ -57,6 +63,7 @@ class Resolver:
         self._zone = zone
         self._addresses = addresses
         self._clock = clock
+        self.unready = unready
         self._upstream = upstream
         self._port = port
         self._upstream_port = upstream_port
@@ -78,6 +85,9 @@ class Resolver:
 
     async def answer(self, question: bytes, source: str, *, stream: bool) -> bytes:
         """The answer as bytes; empty when the question cannot be read. `stream`: it came by TCP."""
+        until = self._clock.now() + HELD
+        while self.unready(source) and self._clock.now() < until:
+            await self._clock.sleep(WAIT)
         known = self.known(question, source, stream=stream)
         return await self._pass_on(question, source, stream=stream) if known is None else known
 
@@ -191,7 +201,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._transport = cast("asyncio.DatagramTransport", transport)  # Python 3.11's own is not a subclass of it
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        known = self._resolver.known(data, addr[0])
+        known = None if self._resolver.unready(addr[0]) else self._resolver.known(data, addr[0])
         if known is None:
             self._group.create_task(self._pass_on(data, addr), name="name passed on")
         else:

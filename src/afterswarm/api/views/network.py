@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from afterswarm.api import lookup
 from afterswarm.api.views import render
+from afterswarm.core.admit.guest import guests_of
 from afterswarm.core.admit.network import services_using
 from afterswarm.model.network import LABEL, Network
 from afterswarm.model.service import PortConfig, Service
@@ -110,8 +111,10 @@ def _address(snap: Snapshot, node_id: str) -> str:
 
 
 def _peers(snap: Snapshot, network: Network) -> list[Json]:
-    """Hosts with tasks in it; of the ingress network, all hosts."""
-    hosts = set(snap.nodes) if network.spec.ingress else {task.node_id for task in _members(snap, network)}
+    """Hosts with tasks or guests in it; of the ingress network, all hosts."""
+    guests = {guest.node_id for guest in guests_of(snap, network.id) if guest.running}
+    here = {task.node_id for task in _members(snap, network)} | guests
+    hosts = set(snap.nodes) if network.spec.ingress else here
     return [{"Name": key[:12], "IP": _address(snap, key)} for key in sorted(hosts) if _address(snap, key)]
 
 

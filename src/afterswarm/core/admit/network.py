@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from afterswarm import ids
+from afterswarm.core.admit.guest import guests_of
 from afterswarm.model.base import Change
 from afterswarm.model.network import PREDEFINED, Network, NetworkSpec
 from afterswarm.model.refused import Refused
@@ -58,9 +59,18 @@ def remove(snap: Snapshot, network: Network) -> Change:
         raise Refused(400, _PRECONDITION + why)
     if users:
         raise Refused(400, f"{_PRECONDITION}network {network.id} is in use by service {users[0].id}")
+    guests = guests_of(snap, network.id)
+    if guests:
+        held = f"network {network.id} is in use by task {guests[0].id}"
+        raise Refused(400, f"{_PRECONDITION}{held}" + (f" (container {guests[0].name})" if guests[0].name else ""))
     if any(_holds(snap, network)):
         return Change(network, replace(network, pending_delete=True))
     return Change(network, None)
+
+
+def is_used(snap: Snapshot, network: Network) -> bool:
+    """Whether a service or a single container is in it."""
+    return bool(services_using(snap, network) or guests_of(snap, network.id))
 
 
 def services_using(snap: Snapshot, network: Network) -> list[Service]:

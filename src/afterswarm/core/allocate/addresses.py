@@ -62,7 +62,7 @@ class Subnets:
 
 
 class Use(msgspec.Struct):
-    """The addresses of one network that services and tasks have."""
+    """The addresses of one network that services, tasks and guests have."""
 
     held: set[int] = msgspec.field(default_factory=set)  # may be on a wire
     stopped: set[int] = msgspec.field(default_factory=set)  # of tasks that are known to have stopped
@@ -95,6 +95,14 @@ class Pool:
             return ""
         self._give(n)
         self._last = n
+        return f"{IPv4Address(n)}/{self._size}"
+
+    def take_this(self, address: str) -> str:
+        """The address in CIDR form, "" when somebody has it or it is not one of the subnet's."""
+        n = number(address)
+        if n not in self._all or n in self._taken:
+            return ""
+        self._give(n)
         return f"{IPv4Address(n)}/{self._size}"
 
     def is_empty(self) -> bool:
@@ -147,6 +155,8 @@ def in_use(snap: Snapshot) -> defaultdict[str, Use]:
         for attachment in task.attachments:
             use = found[attachment.network_id]
             (use.stopped if _has_stopped(snap, task) else use.held).add(number(attachment.address))
+    for guest in snap.guests.values():
+        found[guest.attachment.network_id].held.add(number(guest.attachment.address))
     return found
 
 

@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from afterswarm.core import payloads
 from afterswarm.model.base import Change
 from afterswarm.model.cluster import Cluster
+from afterswarm.model.guest import Guest
 from afterswarm.model.network import Network
 from afterswarm.model.node import Node, Role
 from afterswarm.model.secret import Config, Payload, Secret
@@ -49,6 +50,8 @@ def _guards(change: Change) -> Iterator[str]:
             )
         case Task(service_id=service_id):
             yield f"service/{service_id}"
+            yield from _network_guards(_addresses(new) - _addresses(old))
+        case Guest():
             yield from _network_guards(_addresses(new) - _addresses(old))
         case Network(id=network_id):
             yield f"network/{network_id}"
@@ -113,8 +116,10 @@ def _virtual_ips(service: Service | None) -> set[tuple[str, str]]:
     return {(ip.network_id, ip.addr) for ip in service.endpoint.virtual_ips}
 
 
-def _addresses(task: object) -> set[tuple[str, str]]:
-    return {(a.network_id, a.address) for a in task.attachments} if isinstance(task, Task) else set()
+def _addresses(holder: object) -> set[tuple[str, str]]:
+    attachments = holder.attachments if isinstance(holder, Task) else []
+    attachments = [holder.attachment] if isinstance(holder, Guest) else attachments
+    return {(a.network_id, a.address) for a in attachments}
 
 
 def _network_guards(addresses: set[tuple[str, str]]) -> Iterator[str]:

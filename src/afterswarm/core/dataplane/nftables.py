@@ -16,7 +16,9 @@ Priorities are ten before Docker's own chains (-100, 100). nft 1.0.6 wants numbe
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
+
+import msgspec
 
 from afterswarm.core.dataplane.paths import MARK, MASK, entries
 from afterswarm.core.dataplane.targets import choose, rotate
@@ -104,6 +106,14 @@ def host(
     return _table(body)
 
 
+class Names(msgspec.Struct, frozen=True):
+    """For a container that asks other nameservers: the gateway where ours listens, and the address to ask it from."""
+
+    gateway: str
+    address: str
+    servers: tuple[str, ...]
+
+
 def container(
     *,
     task_id: str,
@@ -112,12 +122,14 @@ def container(
     routes: Iterable[Route],
     silent: Collection[str] = (),
     source: str = "",
+    names: Names | None = None,
 ) -> str:
     """The ruleset in the namespace of one task's container: every service's address in its networks.
 
     `attached` are its addresses by network id. Nobody asks for virtual addresses in the ingress network. `source` is
     the address that it speaks from to everybody else: a server of datagrams that listens on all its addresses would
-    answer from that one, so published datagrams are brought there, and answers are known by it.
+    answer from that one, so published datagrams are brought there, and answers are known by it. A container that was
+    made for other networks asks the nameservers of these; `names` leads such questions to us.
     """
     networks = list(networks)
     entered = [attached[n.id] for n in networks if n.id in attached and n.spec.ingress]
@@ -130,16 +142,42 @@ def container(
                 chosen = rotate(choose(route.targets, network_id, silent), task_id)
                 picks[vip] = _pick([t.addresses[network_id] for t in chosen])
     picks = dict(sorted(picks.items()))
-    names = {vip: "vip_" + vip.replace(".", "_") for vip in picks}
+    chains = {vip: "vip_" + vip.replace(".", "_") for vip in picks}
     body = [
-        *_chains({names[vip]: pick for vip, pick in picks.items()}),
-        _set("vips", "type ipv4_addr : verdict", [f"{vip} : goto {name}" for vip, name in names.items()], kind="map"),
-        _chain("output", "type nat hook output priority -110; policy accept", "ip daddr vmap @vips"),
+        *_chains({chains[vip]: pick for vip, pick in picks.items()}),
+        _set("vips", "type ipv4_addr : verdict", [f"{vip} : goto {name}" for vip, name in chains.items()], kind="map"),
+        _chain("output", "type nat hook output priority -110; policy accept", "ip daddr vmap @vips", *_asked(names)),
+        *_answered(names),
     ]
     if source:
         answered = [f"ip daddr {address} meta l4proto udp dnat to {source}" for address in entered if address != source]
         body.append(_chain("prerouting", "type nat hook prerouting priority -110; policy accept", *answered))
     return _table(body)
+
+
+def _asked(names: Names | None) -> list[str]:
+    servers = [] if names is None else [s for s in names.servers if not _loopback(s)]
+    if names is None or not servers:
+        return []
+    ring = f"ip daddr {{ {', '.join(sorted(set(servers), key=IPv4Address))} }}"
+    return [f"{ring} meta l4proto {{ tcp, udp }} th dport 53 dnat to {names.gateway}"]
+
+
+def _answered(names: Names | None) -> list[str]:
+    """The source was chosen for the way to the other nameserver; ours knows its askers by their address."""
+    if names is None or not _asked(names):
+        return []
+    back = f"ip daddr {names.gateway} ip saddr != {names.address} meta l4proto {{ tcp, udp }} th dport 53"
+    head = "type nat hook postrouting priority 90; policy accept"
+    return [_chain("postrouting", head, f"{back} snat to {names.address}")]
+
+
+def _loopback(server: str) -> bool:
+    """Also what is no IPv4 address: the engine asks such servers itself."""
+    try:
+        return IPv4Address(server).is_loopback
+    except AddressValueError:
+        return True
 
 
 def _published(routes: Iterable[Route]) -> Mapping[tuple[str, int], tuple[int, Sequence[Target]]]:

@@ -6,7 +6,7 @@
 - A removed service (`pending_delete`) goes when its last task has gone, a removed network when no service refers to it
   and no container may be in it.
 - Older data of a secret or config goes when no service could come back to it and no task may start with it.
-- Reports without a task go, and so do volumes, reports and suspicions of nodes that are no longer in the swarm.
+- Reports without a task go, and so do volumes, guests, reports and suspicions of nodes that are no longer in the swarm.
 
 Keys: a service id, `node/<id>`, `report/<id>`, `network/<id>`, `cluster`.
 """
@@ -120,13 +120,15 @@ def _used(snap: Snapshot, network: Network) -> bool:
         for n in (*service.spec.task_template.networks, *service.spec.networks)
     )
     held = (a.network_id for t in snap.tasks.values() if snap.state_of(t) <= TaskState.RUNNING for a in t.attachments)
-    return network.id in referred or network.id in held
+    guests = (g.attachment.network_id for g in snap.guests.values())
+    return network.id in referred or network.id in held or network.id in guests
 
 
 def _left_by(snap: Snapshot, node_id: str) -> list[Obj]:
     volumes = [v for _, v in sorted(snap.volumes.items()) if v.node_id == node_id]
+    guests = [g for _, g in sorted(snap.guests.items()) if g.node_id == node_id]
     of_node = (snap.node_reports.get(node_id), snap.suspicions.get(node_id))
-    return [*volumes, *(obj for obj in of_node if obj is not None)]
+    return [*volumes, *guests, *(obj for obj in of_node if obj is not None)]
 
 
 def _deleted(objects: Sequence[Obj]) -> Plan:
