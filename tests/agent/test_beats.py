@@ -47,8 +47,8 @@ def beats(clock: StillClock, tmp_path: Path) -> Iterator[Beats]:
     made.clear()
 
 
-def beat(ms: float = 0, *, node: str = "n2", boot: str = "b1", key: bytes = KEY) -> bytes:
-    return sender.beat(node, boot, int(NOW * 1000 + ms), key)
+def beat(ms: float = 0, *, node: str = "n2", boot: str = "b1", routed: int = 7, key: bytes = KEY) -> bytes:
+    return sender.beat(node, boot, int(NOW * 1000 + ms), routed, key)
 
 
 def test_a_peer_is_heard_when_it_speaks(beats: Beats, clock: StillClock) -> None:
@@ -58,6 +58,15 @@ def test_a_peer_is_heard_when_it_speaks(beats: Beats, clock: StillClock) -> None
     clock.time += 0.1
     beats.received(beat(100))
     assert beats.heard == {"n2": NOW + 0.1}
+
+
+def test_a_beat_tells_what_its_host_routes_by(beats: Beats) -> None:
+    beats.received(beat(routed=41))
+    assert beats.routed == {"n2": 41}
+    beats.received(beat(100, routed=0))
+    assert beats.routed == {"n2": 0}, "it began anew"
+    beats.want(Wanted(peers=[]))
+    assert beats.routed == {}
 
 
 @pytest.mark.parametrize(
@@ -70,7 +79,7 @@ def test_a_peer_is_heard_when_it_speaks(beats: Beats, clock: StillClock) -> None
         beat(key=b"other"),
         beat(node="n3"),
         beat().replace(b"n2", b"n9"),
-        sender.MAGIC + b" n2 b1 soon" + sender.mac(b"other", b"x"),
+        sender.MAGIC + b" n2 b1 soon 7" + sender.mac(b"other", b"x"),
     ],
 )
 def test_noise_is_not_heard(beats: Beats, datagram: bytes) -> None:
@@ -136,6 +145,7 @@ def test_the_settings_of_the_sender_are_private(beats: Beats, tmp_path: Path) ->
         "node n1",
         f"key {KEY.hex()}",
         "port 7947",
+        "routed 0",
         "peer 127.0.0.2",
     ]
     assert beats.heard == {}
@@ -185,9 +195,13 @@ async def test_a_beat_travels_from_sender_to_listener(tmp_path: Path, port: int)
     speaker._listen = _deaf  # type: ignore[method-assign] # both are on one machine here
     for each in (speaker, listener):
         each.want(Wanted(peers=PEERS, beat_key=KEY))
+    speaker.acknowledge(12)
     try:
         async with running(speaker, listener):
             await until(lambda: "n2" in listener.heard)
+            assert listener.routed["n2"] == 12
+            speaker.acknowledge(13)
+            await until(lambda: listener.routed["n2"] == 13)
             first = listener.heard["n2"]
             await until(lambda: listener.heard["n2"] > first + 0.3)
     finally:

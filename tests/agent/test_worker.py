@@ -42,6 +42,7 @@ class WiredNetwork:
         self.joined: dict[str, int] = {}
         self.asked: list[tuple[str, str]] = []
         self.failure = ""
+        self.draining = 0.0  # seconds
         self.surprise: Exception | None = None
 
     async def prepare(self, task: Task) -> list[tuple[str, Json]]:
@@ -59,6 +60,10 @@ class WiredNetwork:
         self.asked.append(("started", task.id))
         await asyncio.sleep(0.05)
         self.joined[task.id] = pid
+
+    async def drain(self, task: Task) -> None:
+        self.asked.append(("drain", task.id))
+        await asyncio.sleep(self.draining)
 
     async def stopped(self, task_id: str) -> None:
         self.asked.append(("stopped", task_id))
@@ -159,6 +164,36 @@ async def test_an_unhealthy_container_is_stopped_and_failed(host):
         assert host.last(task).err == "task: unhealthy container"
         assert host.engine.running() == []
         assert host.asked("remove") == []  # its logs are of interest
+
+
+async def test_a_container_is_told_to_end_only_once_it_is_drained(host):
+    host.network.draining = 4
+    task = a_task()
+    async with host.daemon():
+        host.want(task)
+        await asyncio.sleep(3)
+        host.want(replace(task, desired=S.SHUTDOWN))
+        await asyncio.sleep(3.9)
+        assert host.network.asked[-1] == ("drain", "t1")
+        assert host.engine.running() == ["web.1.t1"]
+        await asyncio.sleep(1)
+        assert host.engine.running() == []
+        assert host.last(task).state == S.SHUTDOWN
+
+
+async def test_what_does_not_work_is_not_drained(host):
+    """One that is unhealthy, one that never became healthy, and one that the swarm knows no more."""
+    host.network.draining = 1000
+    host.engine.programs["web"] = Program(unhealthy_after=30)
+    host.engine.programs["db:1"] = Program(healthy_after=1000)
+    sick, late, lost = a_task(healthcheck=CHECK), a_task("t2", image="db:1", healthcheck=CHECK), a_task("t3")
+    async with host.daemon():
+        host.want(sick, late, lost)
+        await asyncio.sleep(20)
+        host.want(sick, replace(late, desired=S.SHUTDOWN))
+        await asyncio.sleep(30)
+        assert host.engine.running() == []
+        assert not [of for call, of in host.network.asked if call == "drain"]
 
 
 async def test_a_container_that_ends_is_noticed_by_event(host):

@@ -98,6 +98,7 @@ class Session:
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, keeps no secret
         self._seen = 0  # newest revision that was acted on
         self._epoch = 0.0  # of the swarm, that it is of
+        self._basis = 0  # all routes of this revision were heard of
         self._pending: dict[str, Report] = {}
         self._applied = 0
         self._greet = False
@@ -224,7 +225,7 @@ class Session:
                     if epoch < self._epoch:
                         raise _Over("it belongs to a swarm that has been made anew since")
                     if epoch > self._epoch:
-                        self._epoch, self._seen = epoch, 0
+                        self._epoch, self._seen, self._basis = epoch, 0, 0
                         self._renewed()
                     self.manager_id = manager_id
                     log.info("session with manager %s", manager_id)
@@ -233,11 +234,13 @@ class Session:
                         raise _Over("it knows less than we have seen")
                     self._fruitless = False
                     self._take(message)
-                case Down():
-                    pass
+                case Down(basis=basis):
+                    if not self._fruitless and basis > self._basis:
+                        self._take(Wanted(rev=self._seen, basis=basis))
 
     def _take(self, wanted: Wanted) -> None:
         self._seen = max(self._seen, wanted.rev)
+        self._basis = max(self._basis, wanted.basis)
         if wanted.peers is not None:
             managers = [peer.address for peer in wanted.peers if peer.manager]
             if managers:

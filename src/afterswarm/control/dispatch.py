@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 
 _decode = msgspec.json.Decoder(ToManager).decode
 _encode = msgspec.json.Encoder().encode
-_DOWN = _encode(Down()) + b"\n"
 
 
 class _Over(Exception):
@@ -225,10 +224,13 @@ class Dispatcher:
                 raise _Over("this manager does not see the store")
             session.woken.clear()
             news = self._news(session) if self._replica.snapshot().rev >= seen else None
-            await session.stream.write(news or _DOWN)
+            await session.stream.write(news or self._nothing_new(session))
             with suppress(TimeoutError):
                 async with asyncio.timeout(BEAT):
                     await session.woken.wait()
+
+    def _nothing_new(self, session: _Session) -> bytes:
+        return _encode(Down(basis=0 if session.dirty else session.basis)) + b"\n"
 
     async def _catch_up(self, session: _Session, seen: int) -> None:
         await self._replica.reach(seen)
@@ -250,4 +252,4 @@ class Dispatcher:
             return None
         session.label, session.basis = snap.rev, self._basis
         fields = b"".join(b',"%s":%s' % (name.encode(), text) for name, text in news.items())
-        return b'{"type":"Wanted","rev":%d%s}\n' % (snap.rev, fields)
+        return b'{"type":"Wanted","rev":%d,"basis":%d%s}\n' % (snap.rev, session.basis, fields)

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import msgspec
 
 from afterswarm.core import payloads
+from afterswarm.core.options import traffic
 from afterswarm.core.payloads import Used
 from afterswarm.core.trust.certificate import role_of
 from afterswarm.model.guest import Guest
@@ -23,8 +24,6 @@ from afterswarm.model.service import Service
 from afterswarm.model.session import Peer, Route, Target
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import Task, TaskState
-
-MASQUERADE = "afterswarm.mesh"  # label of a service; with the value "masquerade", its tasks do not see clients
 
 _MAY_RUN = frozenset({TaskState.RUNNING, TaskState.COMPLETE})  # desired states in which a running task takes traffic
 
@@ -157,7 +156,8 @@ def route(snap: Snapshot, service: Service) -> Route:
         vips={v.network_id: _plain(v.addr) for v in endpoint.virtual_ips if v.addr},
         aliases={n.target: n.aliases for n in service.spec.task_template.networks if n.aliases},
         ports=[p for p in endpoint.ports if p.publish_mode == "ingress"],
-        masquerade=service.spec.labels.get(MASQUERADE) == "masquerade",
+        masquerade=traffic.masquerades(service.spec.labels),
+        drain=traffic.drain(service.spec.labels),
         targets=targets,
     )
 

@@ -92,6 +92,8 @@ class Member:
             clock=clock,
             heard=self._beats.heard,
             applied=self._applied,
+            acknowledge=self._beats.acknowledge,
+            routed=self._beats.routed,
         )
         self._resolver = Resolver(
             zone=lambda: self._network.zone,

@@ -69,6 +69,7 @@ class Route(Part, frozen=True):
     aliases: dict[str, list[str]] = {}  # network id -> further names there
     ports: list[PortConfig] = []  # ingress mode only, published numbers filled in
     masquerade: bool = False  # tasks see the address of the host that was dialled, not the client's
+    drain: float = 0.0  # seconds that a task goes on after its last new connection
     targets: list[Target] = []
     guest: bool = False
 
@@ -100,6 +101,7 @@ class Wanted(Message, frozen=True):
     """What one host should be doing at revision `rev`. A section that is `None` has not changed."""
 
     rev: int = 0
+    basis: int = 0  # what is in it, and what was sent before, holds every route as of this revision or later
     role: Role | None = None  # the role this node should have; another than its certificate's means: renew
     authority: Authority | None = None
     data_path_port: int | None = None  # UDP, of every VXLAN packet
@@ -123,7 +125,9 @@ class Welcome(Message, frozen=True):
 
 
 class Down(Message, frozen=True):
-    """Nothing to say; the manager is there."""
+    """Nothing to say; the manager is there. Every route as of revision `basis` has been sent."""
+
+    basis: int = 0
 
 
 # ---- agent -> manager ------------------------------------------------------------------------------------------

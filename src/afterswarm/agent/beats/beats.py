@@ -39,15 +39,20 @@ class Beat(NamedTuple):
 
 
 class Beats:
-    """`heard`: node id -> `Clock.now()` of its last beat, for peers only. `run_dir` is on a tmpfs, like `/run`."""
+    """`heard`: node id -> `Clock.now()` of its last beat, for peers only. `run_dir` is on a tmpfs, like `/run`.
+
+    `routed`: node id -> the revision that its kernel routes by, as of that beat.
+    """
 
     def __init__(self, *, node_id: str, clock: Clock, run_dir: Path, port: int = PORT) -> None:
         self.heard: dict[str, float] = {}
+        self.routed: dict[str, int] = {}
         self._node_id = node_id
         self._clock = clock
         self._port = port
         self._file = run_dir / "beat"
         self._key = b""
+        self._own_routed = 0
         self._addresses: dict[str, str] = {}
         self._last: dict[str, Beat] = {}
         self._bound = False
@@ -60,6 +65,13 @@ class Beats:
             self._follow(wanted.peers)
         if wanted.beat_key is not None or wanted.peers is not None:
             self._write_settings()
+
+    def acknowledge(self, rev: int) -> None:
+        """This host's kernel routes by this revision: to be told to everybody."""
+        if rev != self._own_routed:
+            self._own_routed = rev
+            if self._key:
+                self._write_settings()
 
     async def run(self) -> None:
         """Until cancelled. The sender goes on then, for as long as a restart may take."""
@@ -85,7 +97,7 @@ class Beats:
         """What the socket heard."""
         text, seal = datagram[:-_MAC], datagram[-_MAC:]
         words = text.split(b" ")
-        if not self._key or len(words) != 4 or words[0] != sender.MAGIC:
+        if not self._key or len(words) != 5 or words[0] != sender.MAGIC:
             return
         node_id = words[1].decode(errors="replace")
         if node_id not in self._addresses or not hmac.compare_digest(seal, hmac.digest(self._key, text, "sha256")):
@@ -99,6 +111,7 @@ class Beats:
                 return
         self._last[node_id] = beat
         self.heard[node_id] = now
+        self.routed[node_id] = int(words[4])
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
@@ -106,6 +119,7 @@ class Beats:
         self._addresses = {p.node_id: p.address for p in peers if p.address and p.node_id != self._node_id}
         for gone in self.heard.keys() - self._addresses.keys():
             del self.heard[gone]
+            self.routed.pop(gone, None)
 
     async def _listen(self) -> asyncio.DatagramTransport | None:
         loop = asyncio.get_running_loop()
@@ -121,7 +135,7 @@ class Beats:
         return transport
 
     def _write_settings(self) -> None:
-        lines = [f"node {self._node_id}", f"key {self._key.hex()}", f"port {self._port}"]
+        lines = [f"node {self._node_id}", f"key {self._key.hex()}", f"port {self._port}", f"routed {self._own_routed}"]
         lines += [f"peer {address}" for _, address in sorted(self._addresses.items())]
         text = "\n".join(lines) + "\n"
         self._file.parent.mkdir(parents=True, exist_ok=True)

@@ -4,12 +4,13 @@ Apart from the daemon, so that a daemon that is busy or being restarted does not
 bare interpreter, so that it is small (9 MB) and starts at once. Run as `python -I -S beat_sender.py FILE DIGEST` by
 `agent.beats`; DIGEST is not read, it names the version in the list of processes.
 
-FILE has lines `node ID`, `key HEX`, `port N`, `peer ADDRESS`, and is read again when it changes. It ends by itself when
-FILE.alive has not been touched for a while (the daemon is gone, and this host with it as far as the swarm can know), or
-when FILE.pid names another process.
+FILE has lines `node ID`, `key HEX`, `port N`, `routed REVISION`, `peer ADDRESS`, and is read again when it changes. It
+ends by itself when FILE.alive has not been touched for a while (the daemon is gone, and this host with it as far as the
+swarm can know), or when FILE.pid names another process.
 
-One datagram: `ASW1 <node id> <boot> <milliseconds>` and the HMAC-SHA256 of that. The milliseconds only ever grow
-within one boot (one run of this script): follow the clock, but never back.
+One datagram: `ASW1 <node id> <boot> <milliseconds> <revision>` and the HMAC-SHA256 of that. The milliseconds only ever
+grow within one boot (one run of this script): follow the clock, but never back. The revision is the one that the host's
+kernel routes by.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ DAEMON_GONE = 10.0  # seconds
 _BLOCK = 64
 
 
-def beat(node_id: str, boot: str, milliseconds: int, key: bytes) -> bytes:
+def beat(node_id: str, boot: str, milliseconds: int, routed: int, key: bytes) -> bytes:
     """One datagram."""
-    text = b" ".join((MAGIC, node_id.encode(), boot.encode(), str(milliseconds).encode()))
+    text = b" ".join((MAGIC, node_id.encode(), boot.encode(), str(milliseconds).encode(), str(routed).encode()))
     return text + mac(key, text)
 
 
@@ -55,6 +56,7 @@ class Settings:
         self.node = ""
         self.key = b""
         self.port = 0
+        self.routed = 0
         self.peers: list[str] = []
         for line in text.splitlines():
             word, _, value = line.partition(" ")
@@ -64,6 +66,8 @@ class Settings:
                 self.key = bytes.fromhex(value)
             elif word == "port":
                 self.port = int(value)
+            elif word == "routed":
+                self.routed = int(value)
             elif word == "peer":
                 self.peers.append(value)
 
@@ -89,7 +93,7 @@ def main(path: str) -> None:
                 pass  # being replaced: the old settings hold until it can be read
         if settings.key:
             sent = max(sent + 1, int(time.time() * 1000))  # noqa: TID251 - there is no Clock in this process
-            datagram = beat(settings.node, boot, sent, settings.key)
+            datagram = beat(settings.node, boot, sent, settings.routed, settings.key)
             for peer in settings.peers:
                 try:  # noqa: SIM105
                     out.sendto(datagram, (peer, settings.port))

@@ -200,6 +200,8 @@ class Runner:
         """The one place where containers are told to end: whoever must hear of it before is told here."""
         if step.why:
             self._learnt(why_stopped=step.why)
+        elif not self.gone and self.report.state == TaskState.RUNNING:
+            await self._around.network.drain(self.task)
         try:
             await self._around.engine.stop(self._container, step.grace)
         except EngineError as why:

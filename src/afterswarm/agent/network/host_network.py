@@ -9,7 +9,7 @@ from afterswarm.ports import Json
 
 
 class HostNetwork(Protocol):
-    """Order for one task: `prepare`, create the container, start it, `started`, …, `stopped`.
+    """Order for one task: `prepare`, create the container, start it, `started`, …, `drain`, `stopped`.
 
     A container that is found running (the daemon restarted) gets `started` alone.
     """
@@ -33,6 +33,12 @@ class HostNetwork(Protocol):
         """Put the virtual addresses into the namespace of process `pid` (the engine's `State.Pid`).
 
         Called after each start and before RUNNING is reported. A process that has gone already is not an error.
+        """
+
+    async def drain(self, task: Task) -> None:
+        """Return when no host sends new connections to the task, and those that it has got their time.
+
+        To be awaited before a container that works is told to end; the manager has told everybody already.
         """
 
     async def stopped(self, task_id: str) -> None:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 from afterswarm.agent.network.bridges import Bridges
+from afterswarm.agent.network.drains import Drains
 from afterswarm.core.dataplane import nftables, paths, vxlan
 from afterswarm.core.dns import Zone
 from afterswarm.core.host.guests import as_tasks
@@ -49,7 +50,8 @@ class Network:
     """Implements `HostNetwork`. `heard` (node id -> time of its last beat) is only read.
 
     `zone` is what the resolver may answer: it follows once the rules for it are in place. `applied` is called with
-    each revision that this host routes by.
+    each revision that this host routes by, for its manager; `acknowledge` with the one that all its routes are of, for
+    everybody; `routed` is what the others have acknowledged, only read.
     """
 
     def __init__(
@@ -61,10 +63,14 @@ class Network:
         clock: Clock,
         heard: Mapping[str, float],
         applied: Callable[[int], None] = lambda _rev: None,
+        acknowledge: Callable[[int], None] = lambda _rev: None,
+        routed: Mapping[str, int] | None = None,
         mtu: int = vxlan.MTU,
     ) -> None:
         self.zone = Zone()
         self.applied = applied
+        self._acknowledge = acknowledge
+        self._drains = Drains(clock, node_id, heard=heard, routed={} if routed is None else routed)
         self._kernel = kernel
         self._node_id = node_id
         self._clock = clock
@@ -77,6 +83,8 @@ class Network:
         self._live: dict[str, Live] = {}
         self._links: list[Json] | None = None  # as last made; None: not known
         self._links_lock = asyncio.Lock()
+        self._basis = 0  # all routes of this revision are in `_wanted`
+        self._settled = False  # the kernel holds what `_wanted` asks for
         self._routed: dict[str, str] = {}  # address -> node, of every target of the last rules
         self._routed_silent: frozenset[str] = frozenset()
         self._plumbing_due = asyncio.Event()
@@ -97,13 +105,24 @@ class Network:
         self._wanted = msgspec.structs.replace(self._wanted, rev=wanted.rev, **new)
         now = self._clock.now()
         self._since = {p.node_id: self._since.get(p.node_id, now) for p in self._peers}
+        self._basis = max(self._basis, wanted.basis)
+        if not new:
+            if self._settled:
+                self._follow(self._basis)
+            return
         if "networks" in new:
             self._plumbing_due.set()
+        self._settled = False
         self._routing_due.set()
 
     def begin_anew(self) -> None:
         """The swarm was made anew from a copy of it: a lower revision is not an older one now."""
         self._wanted = msgspec.structs.replace(self._wanted, rev=0)
+        self._basis = 0
+
+    def _follow(self, basis: int) -> None:
+        self._drains.own = basis
+        self._acknowledge(basis)
 
     def gateways(self) -> list[str]:
         """This host's own addresses in its networks: where the resolver listens."""
@@ -155,6 +174,11 @@ class Network:
             return
         await self._guarded(f"rules of task {task.id}", self._apply_container(task.id))
 
+    async def drain(self, task: Task) -> None:
+        route = next((r for r in self._routes if any(t.task_id == task.id for t in r.targets)), None)
+        if task.id in self._live and route and (route.ports or route.vips or route.mode == "dnsrr"):
+            await self._drains.drain(task, self._peers, route.drain)
+
     async def stopped(self, task_id: str) -> None:
         self._live.pop(task_id, None)
         for what in (f"rules of task {task_id}", f"flows of task {task_id}"):
@@ -195,7 +219,7 @@ class Network:
             self._routing_due.clear()
             if self._wanted.routes is None or self._wanted.networks is None:
                 continue
-            rev, silent, routes = self._wanted.rev, self._silent, self._routes
+            rev, basis, silent, routes = self._wanted.rev, self._basis, self._silent, self._routes
             networks = self._networks.values()
             host = nftables.host(
                 node_id=self._node_id, networks=networks, routes=routes, peers=self._peers, silent=silent
@@ -214,6 +238,8 @@ class Network:
             )
             if all(done):
                 self.applied(rev)
+                self._follow(basis)
+            self._settled = all(done) and not self._routing_due.is_set()
 
     async def _look(self) -> None:
         before = self._clock.now()

@@ -16,6 +16,7 @@ from afterswarm.core import dependencies, naming, payloads
 from afterswarm.core.admit import service_spec
 from afterswarm.core.admit.words import invalid, unimplemented
 from afterswarm.core.options import table as options
+from afterswarm.core.options import traffic
 from afterswarm.model.network import PREDEFINED, Network
 from afterswarm.model.refused import Refused
 from afterswarm.model.secret import Config, Secret
@@ -120,6 +121,7 @@ def remove(_snap: Snapshot, service: Service) -> Service:
 
 def _admitted(snap: Snapshot, spec: ServiceSpec, service_id: str) -> ServiceSpec:
     spec = service_spec.checked(spec)
+    traffic.check(spec.labels)
     options.check(spec.labels, snap.cluster.spec.labels.get(options.ALLOW, "") if snap.cluster else "")
     dependencies.check(snap, spec)
     template = spec.task_template
