@@ -1,0 +1,110 @@
+"""A steady client: so many requests a second, half on connections of their own, half on connections that it keeps.
+
+Run as `client.py PORT RATE SECONDS ADDRESS…`; ends after SECONDS or with SIGTERM, and prints what became of the
+requests as JSON. A kept connection that its server has closed before it answered is replaced once, as every HTTP
+client does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import time
+from collections import Counter
+from itertools import cycle
+
+WAIT = 5.0  # seconds for an answer
+KEPT = 24  # connections
+OWN = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+KEEP = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Client:
+    def __init__(self, addresses: list[str], port: int) -> None:
+        self._addresses = cycle(addresses)
+        self._port = port
+        self._idle: asyncio.LifoQueue[Connection | None] = asyncio.LifoQueue()
+        for _ in range(KEPT):
+            self._idle.put_nowait(None)
+        self.requests = 0
+        self.failures: Counter[str] = Counter()
+        self.slowest = 0.0
+
+    async def ask(self, *, keep: bool) -> None:
+        self.requests += 1
+        began = time.monotonic()
+        address = next(self._addresses)
+        try:
+            async with asyncio.timeout(WAIT):
+                await (self._kept(address) if keep else self._own(address))
+        except (OSError, TimeoutError, EOFError, ValueError) as error:
+            way = "kept" if keep else "own"
+            self.failures[f"{way}, {address}: {type(error).__name__} {error}"] += 1
+            print(f"{time.time():.2f} {way} {address} {error!r}", file=sys.stderr, flush=True)
+        self.slowest = max(self.slowest, time.monotonic() - began)
+
+    async def _own(self, address: str) -> None:
+        reader, writer = await asyncio.open_connection(address, self._port)
+        try:
+            await exchange((reader, writer), OWN)
+        finally:
+            writer.close()
+
+    async def _kept(self, address: str) -> None:
+        connection, back = await self._idle.get(), None
+        try:
+            if connection:
+                try:
+                    back = await exchange(connection, KEEP)
+                    return
+                except (ConnectionError, EOFError):
+                    connection[1].close()
+            fresh = await asyncio.open_connection(address, self._port)
+            back = await exchange(fresh, KEEP)
+        finally:
+            self._idle.put_nowait(back)
+
+
+async def exchange(connection: Connection, question: bytes) -> Connection | None:
+    """Ask; returns the connection if it can be used again."""
+    reader, writer = connection
+    writer.write(question)
+    head = await reader.readuntil(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200 "):
+        raise ValueError(head[:40])
+    length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+    await reader.readexactly(length)
+    if b"connection: close" in head.lower():
+        writer.close()
+        return None
+    return connection
+
+
+async def main(port: int, rate: float, seconds: float, addresses: list[str]) -> None:
+    client = Client(addresses, port)
+    over = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
+    began = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        while not over.is_set() and time.monotonic() - began < seconds:
+            due = int((time.monotonic() - began) * rate)
+            for number in range(client.requests, due):
+                group.create_task(client.ask(keep=number % 2 == 0))
+            await asyncio.sleep(1 / rate if rate < 200 else 0.005)
+    took = time.monotonic() - began
+    said = {
+        "requests": client.requests,
+        "failed": sum(client.failures.values()),
+        "failures": dict(client.failures.most_common(20)),
+        "slowest_seconds": round(client.slowest, 3),
+        "per_second": round(client.requests / took, 1),
+    }
+    print(json.dumps(said), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]))
