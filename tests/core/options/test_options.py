@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from afterswarm.core.options.table import OPTIONS, POWERS, applied, check
+from afterswarm.core import dependencies
+from afterswarm.core.options import traffic
+from afterswarm.core.options.table import OPTIONS, POWERS, PREFIX, applied, check
+from afterswarm.core.schedule import volumes
 from afterswarm.model.refused import Refused
 
 DOCS = Path(__file__).parents[3] / "docs" / "labels.md"
@@ -106,4 +109,5 @@ def test_what_gives_no_power_needs_no_leave():
 
 def test_the_page_for_people_has_every_label_and_no_other():
     rows = [line.split("|")[1] for line in DOCS.read_text().splitlines() if line.startswith("| `afterswarm.")]
-    assert sorted(re.findall(r"`afterswarm\.([\w-]+)`", " ".join(rows))) == sorted(OPTIONS)
+    others = [label.removeprefix(PREFIX) for label in (dependencies.LABEL, traffic.DRAIN, traffic.MESH, volumes.LABEL)]
+    assert sorted(re.findall(r"`afterswarm\.([\w-]+)`", " ".join(rows))) == sorted([*OPTIONS, *others])
