@@ -121,6 +121,20 @@ def test_a_network_gets_a_subnet_a_vni_and_a_gateway_for_every_node() -> None:
     assert not world.turn(CLUSTER).changes
 
 
+def test_a_subnet_comes_free_when_the_network_of_before_is_gone() -> None:
+    old = replace(network("a", subnet="10.5.0.0/24"), subnet="10.5.0.0/24", pending_delete=True)
+    new, web = network("b", subnet="10.5.0.0/16"), service("web", "b")
+    world = World(CLUSTER_OBJECT, *NODES, old, new, web, task(web, 1))
+    assert world.turn("b").wake_at < inf
+    assert world.network("b").subnet == ""
+    world.turn("web")
+    assert world.task("web-1").err == "network b-name has no subnet yet: a-name (a) still has it"
+    del world.objects[Network, "a"]
+    world.settle()
+    assert world.network("b").subnet == "10.5.0.0/16"
+    assert world.task("web-1").err == ""
+
+
 def test_the_ingress_network_has_the_subnet_that_docker_gives_it() -> None:
     ingress = ingress_network()
     world = World(CLUSTER_OBJECT, *NODES, network("a"), ingress)

@@ -118,7 +118,8 @@ def _check_addresses(snap: Snapshot, spec: NetworkSpec) -> None:
         for address in config.auxiliary_addresses.values():
             _address_in(subnet, address, "invalid auxiliary address")
         mine.append(subnet)
-    taken = [subnet for network in snap.networks.values() for subnet in _subnets_of(network)]
+    # A network that is being removed keeps its subnet until its last container has ended: the new one waits for it.
+    taken = [s for network in snap.networks.values() if not network.pending_delete for s in _subnets_of(network)]
     for i, subnet in enumerate(mine):
         if any(subnet.overlaps(other) for other in (*taken, *mine[:i])):
             why = "invalid pool request: Pool overlaps with other one on this address space"

@@ -140,6 +140,16 @@ def asked(network: Network) -> IPAMConfig:
     return next((c for c in configs if c.subnet and isinstance(ip_network(c.subnet, strict=False), IPv4Network)), _NONE)
 
 
+def in_the_way(snap: Snapshot, network: Network) -> Network | None:
+    """One that is being removed and still has the subnet which this one is to have."""
+    subnet = asked(network).subnet
+    if not subnet:
+        return None
+    wanted = IPv4Network(subnet, strict=False)
+    going = (other for _, other in sorted(snap.networks.items()) if other.pending_delete)
+    return next((other for other in going if any(map(wanted.overlaps, _subnets(other)))), None)
+
+
 def number(address: str) -> int:
     """Of "10.0.1.7" and "10.0.1.7/24" alike."""
     return int.from_bytes(bytes(map(int, address.partition("/")[0].split("."))))

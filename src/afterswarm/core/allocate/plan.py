@@ -19,7 +19,7 @@ from math import inf
 from msgspec.structs import replace
 
 from afterswarm.core.allocate import ports
-from afterswarm.core.allocate.addresses import Pool, Subnets, Use, asked, in_use
+from afterswarm.core.allocate.addresses import Pool, Subnets, Use, asked, in_the_way, in_use
 from afterswarm.model.base import Change, Plan
 from afterswarm.model.cluster import Cluster
 from afterswarm.model.network import PREDEFINED, Network
@@ -115,6 +115,9 @@ class _Work:
 
     def network(self, network: Network) -> None:
         if network.pending_delete:
+            return
+        if not network.subnet and in_the_way(self.snap, network):
+            self.wake_at = self.snap.now + RETRY
             return
         new = network
         if not new.subnet:
@@ -217,6 +220,8 @@ class _Work:
         if network is None or network.pending_delete:
             raise _Lacking(f"network {network.name if network else network_id} not found")
         if not network.subnet or not network.vni:
+            if before := in_the_way(self.snap, network):
+                raise _Lacking(f"network {network.name} has no subnet yet: {before.name} ({before.id}) still has it")
             if asked(network).subnet or network.subnet or self.subnets.take():
                 raise _Lacking(f"network {network.name} has no subnet yet", wait=True)
             pools = self.snap.cluster.default_addr_pool if self.snap.cluster else []
