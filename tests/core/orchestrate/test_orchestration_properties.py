@@ -209,5 +209,6 @@ def test_a_removed_service_goes_in_the_end(snap: Snapshot) -> None:
     after = g.swarm([o for o in g.everything(snap) if o not in ended and o.id != "s"], of)
     stopped = [replace(t, state=TaskState.ORPHANED) for t in after.tasks.values()]
     after = g.settled(g.swarm([o for o in g.everything(after) if not isinstance(o, Task)], stopped), reap.plan)
+    after = g.settled(replace(after, now=after.now + reap.SHOWN), reap.plan)
     assert not after.services
     assert not after.tasks

@@ -67,7 +67,11 @@ def test_a_removed_service_goes_after_its_tasks() -> None:
     snap = g.settled(g.swarm(of, g.node("a"), g.task("t", of)), reap.plan)
     assert snap.tasks["t"].desired == TaskState.REMOVE
     assert "s" in snap.services
-    assert left(of, g.node("a"), g.task("t", of, state=TaskState.SHUTDOWN)) == ["a"]
+    over = g.settled(g.swarm(of, g.node("a"), g.task("t", of, state=TaskState.SHUTDOWN)), reap.plan)
+    assert reap.plan(over, "s").wake_at == over.now + reap.SHOWN
+    assert {"s", "t"} < {o.id for o in g.everything(over)}
+    gone = g.settled(replace(over, now=over.now + reap.SHOWN), reap.plan)
+    assert [o.id for o in g.everything(gone)] == ["a"]
 
 
 def test_a_removed_network_goes_after_its_last_container() -> None:

@@ -1,7 +1,7 @@
 """Everything that goes away at last: old tasks, removed services and networks, what belonged to a removed node.
 
-- A task with desired REMOVE is deleted, with its report, once it has stopped or cannot run: never given to a node, or
-  its node is down or gone (an agent that comes back removes containers that no task stands for).
+- A task with desired REMOVE is deleted, with its report, soon after it has stopped, or once it cannot run: it was never
+  given to a node, or its node is down or gone (an agent that comes back removes containers that no task stands for).
 - Of the tasks in a slot, the cluster's history limit says how many stay; the oldest stopped ones go first.
 - A removed service (`pending_delete`) goes when its last task has gone, a removed network when no service refers to it
   and no container may be in it.
@@ -14,6 +14,7 @@ Keys: a service id, `node/<id>`, `report/<id>`, `network/<id>`, `cluster`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 from msgspec.structs import replace
 
@@ -29,6 +30,7 @@ from afterswarm.model.task import Task, TaskState
 REPORT = "report/"
 NETWORK = "network/"
 HISTORY = 5  # tasks in a slot, Docker's default
+SHOWN = 1.0  # seconds for which a removed task that has ended is still shown
 
 
 def plan(snap: Snapshot, key: str) -> Plan:
@@ -36,10 +38,12 @@ def plan(snap: Snapshot, key: str) -> Plan:
     if key.startswith(REPORT):
         report = snap.reports.get(key.removeprefix(REPORT))
         return _deleted([report] if report and report.id not in snap.tasks else [])
-    if not key.startswith(NETWORK) and (planned := _of_services(snap, key)).changes:
+    planned = Plan() if key.startswith(NETWORK) else _of_services(snap, key)
+    if planned.changes:
         return planned
     going = [network for _, network in sorted(snap.networks.items()) if network.pending_delete]
-    return _deleted([*payloads.unused(snap), *(network for network in going if not _used(snap, network))])
+    spare = [*payloads.unused(snap), *(network for network in going if not _used(snap, network))]
+    return replace(_deleted(spare), wake_at=planned.wake_at)
 
 
 def _of_services(snap: Snapshot, key: str) -> Plan:
@@ -64,13 +68,16 @@ def _service(snap: Snapshot, service: Service) -> Plan:
 def _plan_tasks(snap: Snapshot, service: Service | None, here: Sequence[Task]) -> Plan:
     """`service` is `None` when none of its tasks is to stay."""
     changes: list[Change] = []
+    wake_at = inf
     surplus = _surplus(snap, service, here) if service else set()
     for task in here:
         if len(changes) >= tasks.AT_ONCE:
             return Plan(changes=changes, wake_at=snap.now)
         removed = task.desired == TaskState.REMOVE
         idle = not slots.may_run(snap, task) and not slots.alive(snap, task)
-        if (removed and not slots.may_run(snap, task)) or (task.id in surplus and idle):
+        if removed and slots.state_is_over(snap, task) and (shown := _shown_until(snap, task)) > snap.now:
+            wake_at = min(wake_at, shown)
+        elif (removed and not slots.may_run(snap, task)) or (task.id in surplus and idle):
             report = snap.reports.get(task.id)
             changes += [Change(report, None)] if report else []
             changes.append(Change(task, None))
@@ -78,7 +85,13 @@ def _plan_tasks(snap: Snapshot, service: Service | None, here: Sequence[Task]) -
             changes.append(Change(task, replace(task, desired=TaskState.REMOVE)))
         elif _lost(snap, task):
             changes.append(Change(task, replace(task, state=TaskState.ORPHANED, since=snap.now)))
-    return Plan(changes=changes)
+    return Plan(changes=changes, wake_at=wake_at)
+
+
+def _shown_until(snap: Snapshot, task: Task) -> float:
+    """`docker stack rm --detach=false` counts how often it sees tasks that have ended, up to how many there are: one
+    that goes at once is never counted, and then the command line does not come back."""
+    return max(slots.reached(snap, task), task.updated) + SHOWN
 
 
 def _lost(snap: Snapshot, task: Task) -> bool:
