@@ -96,7 +96,10 @@ def rendered(snap: Snapshot, task: Task) -> Json:
 
 
 def spec(task: Task) -> Json:
-    return {"ForceUpdate": 0, **render.plain(task.spec)}
+    shown = {"ForceUpdate": 0, **render.plain(task.spec)}
+    if "ContainerSpec" in shown:
+        shown["ContainerSpec"].setdefault("Isolation", "default")
+    return shown
 
 
 def _status(snap: Snapshot, task: Task) -> Json:
