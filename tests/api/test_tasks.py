@@ -50,7 +50,8 @@ async def test_the_whole_of_a_task(api: Any) -> None:
         "PortStatus": {},
     }
     assert (shown["ServiceID"], shown["Slot"], shown["NodeID"], shown["DesiredState"]) == ("s1", 1, ONE, "running")
-    assert shown["Spec"]["ContainerSpec"] == {"Image": "nginx:1", "Labels": {"tier": "front"}}
+    container = {"Image": "nginx:1", "Labels": {"tier": "front"}, "Isolation": "default"}
+    assert shown["Spec"]["ContainerSpec"] == container, "as its service shows it"
     assert shown["Labels"] == {}
     (attachment,) = shown["NetworksAttachments"]
     assert attachment["Addresses"] == ["10.0.1.5/24"]
