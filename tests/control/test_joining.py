@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from afterswarm.agent.trust import csr
-from afterswarm.agent.trust.enrol import join, split
+from afterswarm.agent.trust.enrol import join
 from afterswarm.agent.trust.identity import Credentials, Identity
 from afterswarm.agent.trust.renewal import Renewal
 from afterswarm.control import ca, founding
@@ -20,7 +20,7 @@ from afterswarm.http.message import Request, Response
 from afterswarm.http.server import serve_tcp
 from afterswarm.model.base import Change
 from afterswarm.model.cluster import JoinTokens
-from afterswarm.model.enrolment import Root
+from afterswarm.model.enrolment import Root, split, where
 from afterswarm.model.node import Availability, NodeState, Role
 from afterswarm.model.refused import Refused
 
@@ -146,6 +146,9 @@ def test_addresses_with_and_without_ports() -> None:
     assert split("10.0.0.1:99") == ("10.0.0.1", 99)
     assert split("[fd00::1]:99") == ("fd00::1", 99)
     assert split("fd00::1") == ("fd00::1", 2377)
+    for address, port in (("10.0.0.1", 2377), ("10.0.0.1", 99), ("fd00::1", 2377), ("fd00::1", 99)):
+        assert split(where(address, port)) == (address, port)
+    assert where("10.0.0.1", 2377) == "10.0.0.1"
 
 
 async def test_what_a_node_keeps(manager, tmp_path: Path) -> None:

@@ -131,8 +131,10 @@ async def test_who_was_removed_meanwhile_is_not_let_in(manager) -> None:
     manager.credentials.follow(manager.cache.snapshot().cluster.ca_cert)
     with pytest.raises(ConnectFailed):
         await manager.client(gone).request("POST", "/renew", body=b"{}")
-    assert "join again" in await Diagnosis(gone, manager.clock, manager.port).look()
-    assert await Diagnosis(manager.credentials, manager.clock, manager.port).look() == ""
+    gone.remember([f"127.0.0.1:{manager.port}"])
+    assert "join again" in await Diagnosis(gone, manager.clock).look()
+    manager.credentials.remember([f"127.0.0.1:{manager.port}"])
+    assert await Diagnosis(manager.credentials, manager.clock).look() == ""
 
 
 def root(key=None, *, days: float = 4000, authority: bool = True, length: int | None = None) -> tuple[str, str]:

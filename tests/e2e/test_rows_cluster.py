@@ -44,16 +44,24 @@ def three(hosts: list[Host]) -> list[Host]:
     first, second, third = hosts
     said = first.docker(
         "swarm", "init", "--autolock", "--advertise-addr", "eth0", "--data-path-port", "7777", *POOL, "--listen-addr",
-        f"{first.address}:2377", "--dispatcher-heartbeat", "7s", "--task-history-limit", "3", "--cert-expiry", "48h",
+        "eth0:4567", "--dispatcher-heartbeat", "7s", "--task-history-limit", "3", "--cert-expiry", "48h",
         "--max-snapshots", "2", "--snapshot-interval", "900", "--availability", "drain",
     )  # fmt: skip
     kept["key"] = re.search(KEY, said)[0]  # type: ignore[index]
-    token = first.docker("swarm", "join-token", "-q", "manager")
+    token, at = first.docker("swarm", "join-token", "-q", "manager"), f"{first.address}:4567"
     second.docker(
-        "swarm", "join", "--token", token, "--advertise-addr", "eth0", "--data-path-addr", "eth0", first.address
+        "swarm",
+        "join",
+        "--token",
+        token,
+        "--advertise-addr",
+        "eth0",
+        "--data-path-addr",
+        "eth0",
+        f"{first.address}:4567",
     )
     token = first.docker("swarm", "join-token", "-q", "worker")
-    third.docker("swarm", "join", "--token", token, "--availability", "active", first.address)
+    third.docker("swarm", "join", "--token", token, "--availability", "active", "--listen-addr", "eth0", at)
     until("all are ready", lambda: list(first.nodes().values()) == ["Ready"] * 3 and managers(first) == 2)
     first.docker("network", "create", "-d", "overlay", "net")
     first.docker(
@@ -69,7 +77,7 @@ def secret(host: Host) -> str:
     return "note"
 
 
-@pytest.mark.row("SW-03", "SW-04", "SW-05", "SW-06", "SW-07")
+@pytest.mark.row("SW-02", "SW-03", "SW-04", "SW-05", "SW-06", "SW-07")
 def test_sw_05_how_hosts_find_each_other(three: list[Host]) -> None:
     first, _, third = three
     assert swarm_of(first)["DataPathPort"] == 7777
@@ -79,6 +87,8 @@ def test_sw_05_how_hosts_find_each_other(three: list[Host]) -> None:
     assert first.docker("node", "inspect", "self", "--format", "{{.Spec.Availability}} {{.Status.Addr}}") == (
         f"drain {first.address}"
     )
+    assert f"{first.address}:4567" in first.docker("node", "inspect", "self", "--format", "{{.ManagerStatus.Addr}}")
+    assert f"{first.address}:4567" in third.docker("info", "--format", "{{.Swarm.RemoteManagers}}")
     assert {node for _, node in first.running("web")} == {"swarm-2", "swarm-3"}
     shown = third.run("sh", "-c", "ip -d link show type vxlan")
     assert set(re.findall(r"dstport (\d+)", shown)) == {"7777"}
@@ -164,6 +174,8 @@ def test_sw_14_a_swarm_made_anew_from_one_manager(three: list[Host]) -> None:
     first, second, third = three
     first.docker("node", "promote", "swarm-3")
     until("three managers", lambda: managers(first) == 3 and managers(third) == 3)
+    first.docker("service", "update", "-d", "-q", "--force", "web")
+    until("it has moved back", lambda: sorted(node for _, node in third.running("web")) == ["swarm-2", "swarm-3"])
     before = info(third, "Cluster.ID"), info(third, "NodeID")
     container = next(name for name, node in third.running("web") if node == "swarm-3")
     for host in (first, second):

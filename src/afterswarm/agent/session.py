@@ -19,6 +19,7 @@ from afterswarm.http.children import apart
 from afterswarm.http.client import Client
 from afterswarm.http.errors import ConnectFailed, HttpError
 from afterswarm.http.message import Stream
+from afterswarm.model.enrolment import where
 from afterswarm.model.session import (
     BEAT,
     EPOCH,
@@ -59,7 +60,7 @@ async def _nothing() -> str:
 
 
 class Session:
-    """`run` it. `managers` are addresses; `local` is this host's own address while it is a manager, else "".
+    """`run` it. `managers` are addresses; `local` is this host's own while it is a manager, else "".
 
     `hello`, `reports` and `managers` are asked at each connection. `on_wanted` gets every `Wanted`, of which the first
     one of a session is complete; `renewed` is called before when revisions begin anew. `removed` is called, and `run`
@@ -242,7 +243,7 @@ class Session:
         self._seen = max(self._seen, wanted.rev)
         self._basis = max(self._basis, wanted.basis)
         if wanted.peers is not None:
-            managers = [peer.address for peer in wanted.peers if peer.manager]
+            managers = [where(peer.address, peer.port) for peer in wanted.peers if peer.manager]
             if managers:
                 self._on_managers(managers)
         self._on_wanted(wanted)

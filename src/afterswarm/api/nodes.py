@@ -9,13 +9,13 @@ from afterswarm.api.write import check_version, replica_of, settle, snapshot_of
 from afterswarm.core.admit import node as admit
 from afterswarm.http.message import Request, Response
 from afterswarm.model.base import Change
+from afterswarm.model.enrolment import PORT
 from afterswarm.model.node import Availability, Description, Node, NodeReport, NodeSpec, NodeState, Role
 from afterswarm.model.refused import Refused
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.ports import Json
 
 FILTERS = frozenset({"id", "label", "membership", "name", "node.label", "role"})
-MANAGEMENT_PORT = 2377
 _REACHABILITY = {NodeState.READY: "reachable", NodeState.UNKNOWN: "unknown"}
 
 
@@ -117,7 +117,7 @@ def _manager_status(snap: Snapshot, node: Node, report: NodeReport | None) -> Js
     if snap.leader and snap.leader.node_id == node.id and node.state != NodeState.DOWN:
         status["Leader"] = True
     if report and report.address:
-        status["Addr"] = f"{report.address}:{MANAGEMENT_PORT}"
+        status["Addr"] = f"{report.address}:{report.port or PORT}"
     return status
 
 

@@ -112,7 +112,7 @@ def _status(snap: Snapshot, task: Task) -> Json:
         "Message": (report.message if report and agents else task.message) or _MESSAGES.get(state, state.word),
         "PortStatus": {},
     }
-    if err := report.err if report and agents else task.err:
+    if err := (report.err if report and agents else "") or task.err:
         status["Err"] = err
     if report and report.container_id:
         status["ContainerStatus"] = _container(report)

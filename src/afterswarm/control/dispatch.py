@@ -205,6 +205,7 @@ class Dispatcher:
             id=session.node_id,
             description=hello.description,
             address=hello.address,
+            port=hello.port,
             data_path=hello.data_path,
             returns=hello.returns,
             session_with=self._me,

@@ -15,7 +15,7 @@ from afterswarm.control.keys import ca_key, sealed_unlock_key
 from afterswarm.core.trust import roots, token
 from afterswarm.core.trust.certificate import role_of
 from afterswarm.model.cluster import Cluster, JoinTokens, SwarmSpec
-from afterswarm.model.enrolment import Enrolment
+from afterswarm.model.enrolment import PORT, Enrolment, where
 from afterswarm.model.node import Availability, Node, NodeSpec, NodeState, Role
 from afterswarm.model.service import SECOND
 
@@ -33,6 +33,7 @@ def found(
     csr: str,
     *,
     address: str,
+    port: int = PORT,
     availability: Availability = Availability.ACTIVE,
     spec: SwarmSpec,
     pools: list[str],
@@ -64,7 +65,7 @@ def found(
         data_path_port=data_path_port,
     )
     enrolment = enrol(cluster, authority, node, csr, address=address, now=now)
-    enrolment = msgspec.structs.replace(enrolment, managers=[address], cluster_key=key)
+    enrolment = msgspec.structs.replace(enrolment, managers=[where(address, port)], cluster_key=key)
     return Founded(cluster=cluster, node=node, ca=authority.cert, enrolment=enrolment)
 
 

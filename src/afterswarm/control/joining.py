@@ -24,7 +24,7 @@ from afterswarm.core.trust.certificate import holder
 from afterswarm.http.message import Request, Response
 from afterswarm.model.base import Change
 from afterswarm.model.cluster import Cluster
-from afterswarm.model.enrolment import Enrolment, JoinRequest, RenewRequest, Root
+from afterswarm.model.enrolment import Enrolment, JoinRequest, RenewRequest, Root, where
 from afterswarm.model.node import Node, NodeSpec, Role
 from afterswarm.model.refused import NO_LEADER, Refused
 from afterswarm.ports import Clock, Conflict, Replica, Unavailable
@@ -166,7 +166,7 @@ class Joining:
     def _managers(self) -> list[str]:
         snap = self._replica.snapshot()
         reports = (snap.node_reports.get(n.id) for n in snap.nodes.values() if n.role == Role.MANAGER)
-        return sorted(r.address for r in reports if r and r.address)
+        return sorted(where(r.address, r.port) for r in reports if r and r.address)
 
 
 def _address(text: str) -> str:

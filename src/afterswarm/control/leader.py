@@ -84,7 +84,8 @@ async def observe(
     while True:
         snap = replica.snapshot()
         old = snap.suspicions.get(me)
-        known = {node: known.get(node, clock.now()) for node in snap.nodes}
+        before = old.nodes if old else ()  # suspected in an earlier life: until it is heard in this one
+        known = {node: known.get(node, 0.0 if node in before else clock.now()) for node in snap.nodes}
         nodes = tuple(suspects({**known, **heard}, sorted(snap.nodes), me, clock.now(), since))
         if me in snap.nodes and nodes != (old.nodes if old else ()):
             with suppress(Conflict, Unavailable):  # looked at again in a moment, in a newer view

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Callable
 
 from afterswarm.http.client import Client
-from afterswarm.model.enrolment import ENGINE, PORT
+from afterswarm.model.enrolment import ENGINE, PORT, split, where
 from afterswarm.model.refused import Refused
 from afterswarm.ports import Replica
 
@@ -31,12 +31,13 @@ class Hosts:
         report = self._replica.snapshot().node_reports.get(node_id)
         if report is None or not report.address:
             raise Refused(503, f"node {node_id} has not said where it is")
-        address, client = self._clients.get(node_id, ("", None))
-        if client is None or address != report.address:
+        at = where(report.address, report.port or self._port)
+        known, client = self._clients.get(node_id, ("", None))
+        if client is None or known != at:
             if client:
                 client.close()
-            client = Client.tcp(report.address, self._port, ssl=self._context, server_hostname=node_id)
-            self._clients[node_id] = (report.address, client)
+            client = Client.tcp(*split(at), ssl=self._context, server_hostname=node_id)
+            self._clients[node_id] = (at, client)
         return client, ENGINE
 
     def close(self) -> None:

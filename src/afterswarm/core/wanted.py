@@ -190,6 +190,7 @@ def peers(snap: Snapshot) -> list[Peer]:
                 node_id=node_id,
                 hostname=report.description.hostname,
                 address=report.address,
+                port=report.port,
                 data_path=report.data_path or report.address,
                 manager=node.role == Role.MANAGER,
                 up=node.state != NodeState.DOWN,

@@ -6,6 +6,7 @@ import ipaddress
 import json
 import subprocess
 
+from afterswarm.model.enrolment import PORT
 from afterswarm.model.refused import Refused
 
 _NOT_ADVERTISED = ("lo", "docker", "br-", "asw", "asx", "veth", "virbr")
@@ -20,6 +21,25 @@ def of_this_host() -> dict[str, list[str]]:
         if addresses:
             found[link["ifname"]] = sorted(addresses, key=lambda a: ":" in a)
     return found
+
+
+def listening(wish: str, own: dict[str, list[str]]) -> tuple[str, int]:
+    """Address ("" for all) and port of `--listen-addr`. Raises `Refused` in Docker's words."""
+    host, port = _without_port(wish), _port(wish, PORT)
+    if host in {"", "0.0.0.0", "::"}:
+        return "", port
+    if host in own:
+        return own[host][0], port
+    try:
+        return str(ipaddress.ip_address(host)), port
+    except ValueError:
+        words = "listen address must be an IP address or network interface (with optional port number)"
+        raise Refused(400, words) from None
+
+
+def advertised(wish: str, listen_port: int) -> int:
+    """The port that others shall use: of `--advertise-addr` or, if it names none, the one that is listened at."""
+    return _port(wish, listen_port)
 
 
 def choose(wish: str, own: dict[str, list[str]], *, flag: str = "--advertise-addr") -> str:
@@ -57,6 +77,15 @@ def _only(own: dict[str, list[str]], flag: str) -> str:
         f"could not choose an IP address to advertise since this system has multiple addresses {same} ({shown})"
         f" - specify one with {flag}",
     )
+
+
+def _port(text: str, default: int) -> int:
+    host, colon, port = text.rpartition(":")
+    if not colon or (":" in host and not host.startswith("[")):
+        return default
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise Refused(400, f"invalid port in address {text!r}")
+    return int(port)
 
 
 def _without_port(text: str) -> str:

@@ -26,7 +26,7 @@ from afterswarm.http.client import Client
 from afterswarm.http.errors import ConnectFailed
 from afterswarm.http.server import serve_unix
 from afterswarm.model.cluster import DATA_PATH_PORT, DEFAULT_POOL
-from afterswarm.model.enrolment import PORT
+from afterswarm.model.enrolment import PORT, split, where
 from afterswarm.model.guest import Wish
 from afterswarm.model.node import Availability, Description, Role
 from afterswarm.model.refused import Refused
@@ -115,8 +115,8 @@ class Daemon:
             control_available=bool(manager and manager.cache.synced.is_set()),
             error=error,
             manager=identity.role == Role.MANAGER,
-            remote_managers=[(node_id, f"{address}:{PORT}") for node_id, address in known]
-            or [("", f"{address}:{PORT}") for address in identity.managers],
+            remote_managers=[(node_id, _shown(at)) for node_id, at in known]
+            or [("", _shown(at)) for at in identity.managers],
         )
 
     async def init(self, request: InitRequest) -> str:
@@ -127,10 +127,12 @@ class Daemon:
                 return await self._begin_anew(request, self._identity)
             self._check_free()
             address, data_path = self._addresses(request.advertise_addr, request.data_path_addr)
+            listen, port = self._ports(request.listen_addr, request.advertise_addr)
             pair = await csr.make()
             founded = found(
                 pair.csr,
                 address=address,
+                port=port,
                 availability=Availability(request.availability or "active"),
                 spec=request.spec,
                 pools=request.default_addr_pool or [DEFAULT_POOL],
@@ -139,7 +141,9 @@ class Daemon:
                 now=self._clock.now(),
             )
             shutil.rmtree(self._config.etcd, ignore_errors=True)
-            self._credentials.adopt(founded.enrolment, ca=founded.ca, key=pair.key, data_path=data_path)
+            self._credentials.adopt(
+                founded.enrolment, ca=founded.ca, key=pair.key, data_path=data_path, listen=listen, port=port
+            )
             self._enter(founded)
             try:
                 await self._settled()
@@ -184,6 +188,7 @@ class Daemon:
         async with self._changing:
             self._check_free()
             wish = request.advertise_addr
+            listen, port = self._ports(request.listen_addr, wish)
             address, data_path = self._addresses(wish, request.data_path_addr) if wish else ("", request.data_path_addr)
             joined = await enrol.join(
                 request.remote_addrs,
@@ -194,7 +199,9 @@ class Daemon:
                 availability=Availability(request.availability or "active"),
             )
             shutil.rmtree(self._config.etcd, ignore_errors=True)
-            self._credentials.adopt(joined.enrolment, ca=joined.ca, key=joined.key, data_path=data_path)
+            self._credentials.adopt(
+                joined.enrolment, ca=joined.ca, key=joined.key, data_path=data_path, listen=listen, port=port
+            )
             self._enter()
             try:
                 await self._settled()
@@ -272,6 +279,12 @@ class Daemon:
         address = addresses.choose(advertise, own)
         return address, addresses.choose(data_path, own, flag="--data-path-addr") if data_path else ""
 
+    def _ports(self, listen: str, advertise: str) -> tuple[str, int]:
+        """What `--listen-addr` and `--advertise-addr` say of port 2377: where to open it, and what others are told."""
+        host, port = addresses.listening(listen, addresses.of_this_host())
+        own = where(host or "0.0.0.0", port) if host or port != PORT else ""
+        return own, addresses.advertised(advertise, port)
+
     def _enter(self, begin: Founded | float | None = None) -> None:
         assert self._group  # noqa: S101 - set before anything can be asked
         self._life = self._group.create_task(self._live(begin), name="member of a swarm")
@@ -348,3 +361,9 @@ class Daemon:
                 await asyncio.sleep(ENGINE_LOOK)
             else:
                 self._fit.set()
+
+
+def _shown(at: str) -> str:
+    """A manager's place as `docker info` lists it: always with its port."""
+    host, port = split(at)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

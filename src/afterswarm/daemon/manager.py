@@ -253,7 +253,7 @@ class Manager:
         while True:
             identity = self._credentials.identity
             for address in identity.managers if identity else ():
-                if address == self._identity.address:
+                if address == self._identity.at:
                     continue
                 client = self._connect(address)
                 try:

@@ -32,7 +32,7 @@ from afterswarm.http.children import apart
 from afterswarm.http.client import Client
 from afterswarm.http.errors import ConnectFailed
 from afterswarm.http.server import serve_tcp
-from afterswarm.model.enrolment import PORT
+from afterswarm.model.enrolment import PORT, split, where
 from afterswarm.model.node import Description, Role
 from afterswarm.model.refused import Refused
 from afterswarm.model.session import Hello, Peer, Wanted
@@ -117,7 +117,7 @@ class Member:
         self._session = Session(
             connect=connect,
             managers=lambda: credentials.identity.managers if credentials.identity else [],
-            local=lambda: identity.address if self.manager and self.manager.routes else "",
+            local=lambda: identity.at if self.manager and self.manager.routes else "",
             hello=self._hello,
             reports=self._worker.reports,
             on_wanted=self._want,
@@ -140,8 +140,8 @@ class Member:
 
     @property
     def managers(self) -> list[tuple[str, str]]:
-        """(node id, address) of the swarm's managers."""
-        return [(p.node_id, p.address) for p in self.peers if p.manager]
+        """(node id, where it is) of the swarm's managers."""
+        return [(p.node_id, where(p.address, p.port)) for p in self.peers if p.manager]
 
     def acquaintances(self) -> list[Acquaintance]:
         """Every node as this one knows it, for `afterswarm doctor`."""
@@ -182,7 +182,8 @@ class Member:
             now=self._clock.now,
         )
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(serve_tcp("", PORT, gate, ssl=self._credentials.server_context()))
+            host, port = split(self._identity.listen) if self._identity.listen else ("", self._identity.port)
+            await stack.enter_async_context(serve_tcp(host, port, gate, ssl=self._credentials.server_context()))
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 if self._identity.role == Role.MANAGER:
@@ -286,6 +287,7 @@ class Member:
         return Hello(
             description=self._description,
             address=self._identity.address,
+            port=0 if self._identity.port == PORT else self._identity.port,
             data_path=self._identity.data_path,
             returns=self._returns,
             version=__version__,

@@ -13,6 +13,21 @@ ENGINE = "/engine"  # what follows goes on to the host's engine; for managers on
 TIME = "Afterswarm-Time"  # the header of an answer that tells the host's clock, in seconds since the epoch
 
 
+def where(address: str, port: int) -> str:
+    """Where a host's port for other hosts is, as `split` takes apart: without the number when it is the usual one."""
+    if port in {0, PORT}:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def split(remote: str) -> tuple[str, int]:
+    """Host and port of "host", "host:port", "[v6]" or "[v6]:port"."""
+    host, _, port = remote.rpartition(":")
+    if not host or not port.isdigit() or (":" in host and not host.startswith("[")):
+        host, port = remote, str(PORT)
+    return host.strip("[]"), int(port)
+
+
 class Root(Part, frozen=True):
     """Answer of `GET /ca`: the swarm's root certificate, for whoever can check its digest."""
 

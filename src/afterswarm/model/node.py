@@ -66,6 +66,7 @@ class NodeReport(Obj, frozen=True):
 
     description: Description = Description()
     address: str = ""  # advertise address, no port
+    port: int = 0  # for other hosts; 0 means the usual one
     data_path: str = ""  # address of VXLAN packets; "" means `address`
     returns: bool = False  # see `session.Peer`
     session_with: str = ""  # node id of the manager that holds the session

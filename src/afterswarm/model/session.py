@@ -35,6 +35,7 @@ class Peer(Part, frozen=True):
     node_id: str = ""
     hostname: str = ""
     address: str = ""  # advertise address
+    port: int = 0  # for other hosts; 0 means the usual one
     data_path: str = ""
     manager: bool = False  # its role; it may be asked for a session
     up: bool = True  # False: the managers' verdict is that it is down
@@ -138,6 +139,7 @@ class Hello(Message, frozen=True):
 
     description: Description = Description()
     address: str = ""
+    port: int = 0
     data_path: str = ""
     member_id: str = ""
     returns: bool = False  # see `Peer`

@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from afterswarm.control import ca, seal
+from afterswarm.control.keys import ca_key
 from afterswarm.http.client import Client
 from afterswarm.http.server import serve_unix
+from afterswarm.model.cluster import Cluster
 from afterswarm.model.node import NodeReport
 from afterswarm.sim.engine_api import EngineApi
 from afterswarm.sim.live import Live
@@ -104,3 +107,12 @@ class Seen:
 @pytest.fixture
 def seen(cli: Any, live: Live, eventually: Any) -> Seen:
     return Seen(cli, eventually)
+
+
+@pytest.fixture
+async def rooted(api: Any) -> None:
+    """The swarm has a root certificate of its own."""
+    cluster = api.stored(Cluster)[0]
+    root = ca.found(api.host.clock.now())
+    sealed = seal.seal(b"k" * 32, ca_key(cluster.id), root.key.encode())
+    await api.write(replace(cluster, ca_cert=root.cert, ca_key=sealed))

@@ -49,6 +49,17 @@ def test_its_report_goes_with_it() -> None:
     assert left(Report(id="r", service_id="gone"), key="report/r") == []
 
 
+@pytest.mark.parametrize(("gone_for", "orphaned"), [(3600.0, False), (reap.ORPHANED_AFTER, True)])
+def test_tasks_of_a_node_that_is_down_for_a_day_are_orphaned(gone_for: float, orphaned: bool) -> None:  # noqa: FBT001
+    of = g.service(1)
+    node = replace(g.node("a", NodeState.DOWN), state_since=g.NOW - gone_for)
+    old = g.task("old", of, 1, "a", desired=TaskState.SHUTDOWN)
+    snap = g.swarm(of, node, g.node("b"), old, g.task("new", of, 1, "b", replaces="old"))
+    plan = reap.plan(snap, "node/a")
+    assert (plan.wake_at == g.NOW - gone_for + reap.ORPHANED_AFTER) is not orphaned
+    assert (g.applied(snap, plan.changes).tasks["old"].state == TaskState.ORPHANED) is orphaned
+
+
 @pytest.mark.parametrize(("limit", "kept"), [(None, 5), (5, 5), (2, 2), (0, 1), (-1, 8)])
 def test_history_has_a_limit(limit: int | None, kept: int) -> None:
     of = g.service()

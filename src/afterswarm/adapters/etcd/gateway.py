@@ -18,8 +18,9 @@ from afterswarm.ports import Unavailable
 TIMEOUT = 2.0  # seconds; an answer takes milliseconds, an election about one second
 
 # gRPC's codes that say "not now": cancelled, unknown (etcd has no code for "raft proposal dropped", which comes while
-# its lead changes hands, nor for "server stopped"), deadline exceeded, out of space or too many requests, unavailable.
-NOT_NOW = {1, 2, 4, 8, 14}
+# its lead changes hands, nor for "server stopped"), deadline exceeded, out of space or too many requests, internal (its
+# gateway says so of a stream that ends because etcd does), unavailable.
+NOT_NOW = {1, 2, 4, 8, 13, 14}
 
 Answer = TypeVar("Answer", bound=msgspec.Struct)
 

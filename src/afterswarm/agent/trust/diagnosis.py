@@ -8,7 +8,7 @@ from __future__ import annotations
 from afterswarm.agent.trust import enrol
 from afterswarm.agent.trust.identity import Credentials
 from afterswarm.http.errors import ConnectFailed
-from afterswarm.model.enrolment import PORT
+from afterswarm.model.enrolment import split
 from afterswarm.model.refused import Refused
 from afterswarm.ports import Clock
 
@@ -20,10 +20,9 @@ REPLACED = "the swarm's root certificate was replaced after this node had been r
 class Diagnosis:
     """`look` when no manager answered as one should."""
 
-    def __init__(self, credentials: Credentials, clock: Clock, port: int = PORT) -> None:
+    def __init__(self, credentials: Credentials, clock: Clock) -> None:
         self._credentials = credentials
         self._clock = clock
-        self._port = port
 
     async def look(self) -> str:
         """What is wrong for good; "" when waiting may help."""
@@ -35,7 +34,7 @@ class Diagnosis:
         found = ""
         for address in identity.managers:
             try:
-                await enrol.root(address, self._port, trust)
+                await enrol.root(*split(address), trust)
             except ConnectFailed:
                 continue
             except Refused as refused:

@@ -17,7 +17,7 @@ from afterswarm.core.trust import token as tokens
 from afterswarm.core.trust.certificate import UNIT
 from afterswarm.http.client import Client, Reply
 from afterswarm.http.errors import ConnectFailed
-from afterswarm.model.enrolment import PORT, Enrolment, JoinRequest, Root
+from afterswarm.model.enrolment import Enrolment, JoinRequest, Root, split
 from afterswarm.model.node import Availability, Role
 from afterswarm.model.refused import Refused
 
@@ -75,14 +75,6 @@ async def join(
                 raise
             failure = refused
     raise failure
-
-
-def split(remote: str) -> tuple[str, int]:
-    """Host and port of "host", "host:port", "[v6]" or "[v6]:port"."""
-    host, _, port = remote.rpartition(":")
-    if not host or not port.isdigit() or (":" in host and not host.startswith("[")):
-        host, port = remote, str(PORT)
-    return host.strip("[]"), int(port)
 
 
 async def root(host: str, port: int, digest: str) -> str:

@@ -18,7 +18,7 @@ import msgspec
 
 from afterswarm.agent.trust.contexts import Contexts
 from afterswarm.core.trust.token import digest_of
-from afterswarm.model.enrolment import Enrolment
+from afterswarm.model.enrolment import PORT, Enrolment, where
 from afterswarm.model.node import Role
 
 
@@ -29,11 +29,18 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     cluster_id: str
     role: Role  # of the certificate
     address: str
+    port: int = PORT  # for other hosts, at `address`
+    listen: str = ""  # address and port that it is opened at; "": `port` at all addresses
     data_path: str = ""
-    managers: list[str] = []  # addresses where a manager was last known
+    managers: list[str] = []  # where a manager was last known (see `enrolment.where`)
     issuer: str = ""  # digest of the root certificate that issued the node's
     issued: float = 0.0
     expires: float = 0.0
+
+    @property
+    def at(self) -> str:
+        """Where other hosts reach this one."""
+        return where(self.address, self.port)
 
     @property
     def renew_at(self) -> float:
@@ -74,7 +81,16 @@ class Credentials:
             if self.identity and not self.locked:
                 self._work_with(self._kept_key_path.read_text())
 
-    def adopt(self, enrolment: Enrolment, *, ca: str, key: str, data_path: str = "") -> Identity:
+    def adopt(
+        self,
+        enrolment: Enrolment,
+        *,
+        ca: str,
+        key: str,
+        data_path: str = "",
+        listen: str = "",
+        port: int = PORT,
+    ) -> Identity:
         """Become the node that a manager took in."""
         self.forget()
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -88,6 +104,8 @@ class Credentials:
             cluster_id=enrolment.cluster_id,
             role=enrolment.role,
             address=enrolment.address,
+            port=port,
+            listen=listen,
             data_path=data_path,
             managers=enrolment.managers,
         )
@@ -109,7 +127,8 @@ class Credentials:
     def move(self, address: str, data_path: str) -> None:
         """This node is alone, perhaps at another address: its certificate names the old one, and is to be renewed."""
         assert self.identity  # noqa: S101 - only a member moves
-        moved = msgspec.structs.replace(self.identity, address=address, data_path=data_path, managers=[address])
+        at = where(address, self.identity.port)
+        moved = msgspec.structs.replace(self.identity, address=address, data_path=data_path, managers=[at])
         if address != self.identity.address:
             moved = msgspec.structs.replace(moved, issued=0.0, expires=0.0)
         self._save(moved)

@@ -14,7 +14,7 @@ from afterswarm.agent.trust.enrol import MANAGER
 from afterswarm.agent.trust.identity import Credentials, Identity
 from afterswarm.http.client import Client
 from afterswarm.http.errors import ConnectFailed
-from afterswarm.model.enrolment import PORT, Enrolment, RenewRequest
+from afterswarm.model.enrolment import Enrolment, RenewRequest, split
 from afterswarm.model.node import Role
 from afterswarm.ports import Clock
 
@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 Connect = Callable[[str], Client]  # address of a manager -> client
 
 
-def connector(credentials: Credentials, port: int = PORT) -> Connect:
+def connector(credentials: Credentials) -> Connect:
     """Clients for managers: the other side must hold a manager's certificate of this swarm."""
 
     def connect(address: str) -> Client:
-        return Client.tcp(address, port, ssl=credentials.client_context(), server_hostname=MANAGER)
+        return Client.tcp(*split(address), ssl=credentials.client_context(), server_hostname=MANAGER)
 
     return connect
 

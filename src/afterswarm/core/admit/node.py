@@ -18,8 +18,9 @@ def update(snap: Snapshot, node: Node, spec: NodeSpec) -> Node:
 
 
 def remove(snap: Snapshot, node: Node, *, force: bool) -> list[Change]:
-    """Everything that goes with the node. Its local volumes are forgotten: whoever removes a node gives up its disk."""
-    if Role.MANAGER in (node.spec.role, node.role):
+    """Everything that goes with the node. One that was demoted, or never became a manager, leaves the store by itself
+    (`core.cluster.quorum`). Its local volumes are forgotten: whoever removes a node gives up its disk."""
+    if node.spec.role == node.role == Role.MANAGER:
         raise Refused(
             400,
             f"rpc error: code = FailedPrecondition desc = node {node.id} is a cluster manager and is a member of the "

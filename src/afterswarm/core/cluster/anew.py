@@ -10,7 +10,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from afterswarm.model.base import Change
-from afterswarm.model.node import NodeState, Role
+from afterswarm.model.node import NodeState, Role, Suspicion
 from afterswarm.model.snapshot import Snapshot
 
 LOST = "lost with the quorum: the swarm was made anew from another manager"
@@ -21,11 +21,15 @@ def changes(snap: Snapshot, me: str, now: float) -> list[Change]:
     found: list[Change] = []
     if snap.cluster and snap.cluster.epoch < now:
         found.append(Change(snap.cluster, replace(snap.cluster, epoch=now)))
+    lost: list[str] = []
     for node_id, node in sorted(snap.nodes.items()):
         if node_id == me:
             alone = replace(node, role=Role.MANAGER, spec=replace(node.spec, role=Role.MANAGER))
             found += [Change(node, alone)] if alone != node else []
         elif node.role == Role.MANAGER:
-            lost = replace(node, role=Role.WORKER, state=NodeState.DOWN, message=LOST, state_since=now)
-            found.append(Change(node, lost))
+            down = replace(node, role=Role.WORKER, state=NodeState.DOWN, message=LOST, state_since=now)
+            found.append(Change(node, down))
+            lost.append(node_id)
+    if lost:  # this manager has not been silent for long enough to suspect anybody, and they are not to be ready again
+        found.append(Change(snap.suspicions.get(me), Suspicion(id=me, nodes=tuple(lost))))
     return found

@@ -48,7 +48,8 @@ def _leaving(snap: Snapshot, task: Task, why: str) -> Task:
     gone = task.node_id not in snap.nodes
     state = TaskState.ORPHANED if gone else task.state
     since = snap.now if gone else task.since
-    return replace(task, desired=TaskState.SHUTDOWN, state=state, since=since, message=why)
+    err = why if why == slots.UNFIT else task.err
+    return replace(task, desired=TaskState.SHUTDOWN, state=state, since=since, message=why, err=err)
 
 
 def _inherited(snap: Snapshot, service: Service, here: list[Task]) -> Task | None:

@@ -60,4 +60,4 @@ def _meets(snap: Snapshot, service: Service, node: Node) -> bool:
 
 
 def _shut_down(task: Task, why: str) -> Task:
-    return replace(task, desired=TaskState.SHUTDOWN, message=why)
+    return replace(task, desired=TaskState.SHUTDOWN, message=why, err=why if why == slots.UNFIT else task.err)

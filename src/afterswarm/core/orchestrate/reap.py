@@ -6,6 +6,7 @@
 - A removed service (`pending_delete`) goes when its last task has gone, a removed network when no service refers to it
   and no container may be in it.
 - Older data of a secret or config goes when no service could come back to it and no task may start with it.
+- A task that is not wanted any more, on a node that is gone or has been down for a day, is orphaned.
 - Reports without a task go, and so do volumes, guests, reports and suspicions of nodes that are no longer in the swarm.
 
 Keys: a service id, `node/<id>`, `report/<id>`, `network/<id>`, `cluster`.
@@ -23,12 +24,14 @@ from afterswarm.core.orchestrate import slots, tasks
 from afterswarm.model.base import Change, Obj, Plan
 from afterswarm.model.cluster import Orchestration
 from afterswarm.model.network import Network
+from afterswarm.model.node import NodeState
 from afterswarm.model.service import Service, UpdateState
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import Task, TaskState
 
 REPORT = "report/"
 NETWORK = "network/"
+ORPHANED_AFTER = 24 * 3600.0  # seconds that a node may be down until its tasks are given up, as in Docker
 HISTORY = 5  # tasks in a slot, Docker's default
 SHOWN = 1.0  # seconds for which a removed task that has ended is still shown
 
@@ -83,8 +86,10 @@ def _plan_tasks(snap: Snapshot, service: Service | None, here: Sequence[Task]) -
             changes.append(Change(task, None))
         elif service is None and not removed:
             changes.append(Change(task, replace(task, desired=TaskState.REMOVE)))
-        elif _lost(snap, task):
+        elif (lost := _lost_at(snap, task)) <= snap.now:
             changes.append(Change(task, replace(task, state=TaskState.ORPHANED, since=snap.now)))
+        else:
+            wake_at = min(wake_at, lost)
     return Plan(changes=changes, wake_at=wake_at)
 
 
@@ -94,9 +99,14 @@ def _shown_until(snap: Snapshot, task: Task) -> float:
     return max(slots.reached(snap, task), task.updated) + SHOWN
 
 
-def _lost(snap: Snapshot, task: Task) -> bool:
-    gone = bool(task.node_id) and task.node_id not in snap.nodes
-    return gone and not slots.wanted(task) and snap.state_of(task) <= TaskState.RUNNING
+def _lost_at(snap: Snapshot, task: Task) -> float:
+    """When nobody expects to hear of the task any more: its node is gone, or has been down for a day."""
+    if not task.node_id or slots.wanted(task) or snap.state_of(task) > TaskState.RUNNING:
+        return inf
+    node = snap.nodes.get(task.node_id)
+    if node is None:
+        return snap.now
+    return node.state_since + ORPHANED_AFTER if node.state == NodeState.DOWN else inf
 
 
 def _surplus(snap: Snapshot, service: Service, here: Sequence[Task]) -> set[str]:

@@ -22,6 +22,8 @@ from afterswarm.model.task import Task, TaskState
 
 Slot = int | str
 
+UNFIT = "assigned node no longer meets constraints"  # Docker's words, which it shows as an error
+
 ENDED_BY_ITSELF = frozenset({TaskState.COMPLETE, TaskState.FAILED, TaskState.REJECTED})
 RESTART_DELAY = 5.0  # seconds, Docker's default
 CONSTANT = (
@@ -170,7 +172,7 @@ def misplaced(snap: Snapshot, service: Service, task: Task) -> str:
         return ""
     rules = constraints_of(service.spec.task_template if service.spec.mode.per_node else task.spec)
     if constraint.unmet(rules, node, snap.node_reports.get(node.id)) is not None:
-        return "assigned node no longer meets constraints"
+        return UNFIT
     return ""
 
 
