@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from afterswarm.core import payloads
+from afterswarm.core import payloads, publishing
 from afterswarm.core.options import traffic
 from afterswarm.core.payloads import Used
 from afterswarm.core.trust.certificate import role_of
@@ -156,6 +156,7 @@ def route(snap: Snapshot, service: Service) -> Route:
         vips={v.network_id: _plain(v.addr) for v in endpoint.virtual_ips if v.addr},
         aliases={n.target: n.aliases for n in service.spec.task_template.networks if n.aliases},
         ports=[p for p in endpoint.ports if p.publish_mode == "ingress"],
+        published_on=publishing.of_mesh(service),
         masquerade=traffic.masquerades(service.spec.labels),
         drain=traffic.drain(service.spec.labels),
         targets=targets,

@@ -178,7 +178,7 @@ def _rollout(given: Json | None) -> UpdateConfig | None:
 
 
 def _ports(key: str, service: Json, trouble: Trouble) -> list[PortConfig]:
-    found = []
+    found = set()  # one number on two addresses is one port, and two places in a label
     for given in service.get("ports") or []:
         published = str(given.get("published") or 0)
         if not published.isdecimal():
@@ -186,7 +186,7 @@ def _ports(key: str, service: Json, trouble: Trouble) -> list[PortConfig]:
                 key, f"ports: {published}:{given['target']}: a service publishes one number, not one of a range"
             )
             continue
-        found.append(
+        found.add(
             PortConfig(
                 name=given.get("name", ""),
                 protocol=given.get("protocol", "tcp"),

@@ -73,7 +73,7 @@ def labels(key: str, service: Json, trouble: Trouble) -> dict[str, str]:
     if options := service.get("security_opt"):
         found["security-opt"] = listed([_security(key, option, trouble) for option in options])
     found["depends-on"] = _depends_on(service.get("depends_on") or {})
-    found["publish-ip"] = _publish_ip(service.get("ports") or [])
+    found["publish-ip"] = _publish_ip(key, service.get("ports") or [], trouble)
     return {f"{PREFIX}{label}": text for label, text in sorted(found.items()) if text}
 
 
@@ -141,12 +141,12 @@ def _dependency(name: str, how: Json) -> str:
     return f"{name}:{condition}" if how.get("required", True) else f"{name}:{condition}:optional"
 
 
-def _publish_ip(ports: list[Json]) -> str:
-    bound = [
-        f"{port['host_ip']}:{port.get('published') or 0}/{port['protocol']}"
-        if ":" not in port["host_ip"]
-        else f"[{port['host_ip']}]:{port.get('published') or 0}/{port['protocol']}"
-        for port in ports
-        if port.get("host_ip", "") not in _ANYWHERE
-    ]
-    return ",".join(sorted(bound))
+def _publish_ip(key: str, ports: list[Json], trouble: Trouble) -> str:
+    found = set()
+    for port in ports:
+        address = port.get("host_ip", "")
+        if ":" in address and address not in _ANYWHERE:
+            trouble.refuse(key, f"ports: {address}: published ports answer on IPv4 addresses only")
+        elif address not in _ANYWHERE:
+            found.add(f"{address}:{port.get('published') or 0}/{port['protocol']}")
+    return ",".join(sorted(found))

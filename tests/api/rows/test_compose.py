@@ -112,7 +112,7 @@ async def test_a_deployment_that_takes_too_long_fails(ours: Any, live: Any, file
     assert "not there after 1 s" in out
 
 
-@pytest.mark.row("ST-01", "ST-02", "ST-03", "ST-04", client="afterswarm stack")
+@pytest.mark.row("ST-03", "ST-04")
 async def test_st_03_docker_knows_what_we_deployed(cli: Any, ours: Any, live: Any, file: Any) -> None:
     """And deploys it again without touching a task; the other way round as well."""
     services = {

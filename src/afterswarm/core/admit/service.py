@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from msgspec.structs import replace
 
 from afterswarm import ids
-from afterswarm.core import dependencies, naming, payloads
+from afterswarm.core import dependencies, naming, payloads, publishing
 from afterswarm.core.admit import service_spec
 from afterswarm.core.admit.words import invalid, unimplemented
 from afterswarm.core.options import table as options
@@ -124,6 +124,7 @@ def _admitted(snap: Snapshot, spec: ServiceSpec, service_id: str) -> ServiceSpec
     traffic.check(spec.labels)
     options.check(spec.labels, snap.cluster.spec.labels.get(options.ALLOW, "") if snap.cluster else "")
     dependencies.check(snap, spec)
+    publishing.parse(spec.labels.get(publishing.LABEL, ""))
     template = spec.task_template
     networks = [_resolved(snap, attachment) for attachment in template.networks]
     spec = replace(spec, task_template=replace(template, networks=networks))

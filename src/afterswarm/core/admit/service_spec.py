@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from afterswarm.core import publishing
 from afterswarm.core.admit.container import check_runtime, check_template
 from afterswarm.core.admit.words import invalid
 from afterswarm.core.options.table import chosen
@@ -93,10 +94,11 @@ def outdates(old: ServiceSpec, new: ServiceSpec) -> bool:
     return _of_task(old) != _of_task(new)
 
 
-def _of_task(spec: ServiceSpec) -> tuple[TaskSpec, Sequence[PortConfig], bool, dict[str, str]]:
+def _of_task(spec: ServiceSpec) -> tuple[TaskSpec, Sequence[PortConfig], bool, dict[str, str], list[list[str]]]:
     ports = spec.endpoint_spec.ports if spec.endpoint_spec else []
     on_host = [p for p in ports if p.publish_mode == "host"]
-    return spec.task_template, on_host, len(on_host) < len(ports), chosen(spec.labels)
+    places = publishing.on_host(spec.labels, on_host)
+    return spec.task_template, on_host, len(on_host) < len(ports), chosen(spec.labels), places
 
 
 def _mode(mode: ServiceMode) -> ServiceMode:

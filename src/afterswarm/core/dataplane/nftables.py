@@ -49,6 +49,7 @@ def host(
     gateway = ingress.gateways[node_id]
     bridge = bridge_name(ingress.id)
     published = _published(routes)
+    places = {port: there for route in routes for port, there in route.published_on.items()}
     known = {peer.node_id: peer for peer in peers}
     remote = [(t, r) for r in routes for t in r.targets if t.node_id != node_id and ingress.id in t.addresses]
     around = {t.addresses[ingress.id] for t, r in remote if not _returns(known.get(t.node_id), r)}
@@ -56,7 +57,9 @@ def host(
     chains = {}
     for (protocol, port), (target_port, targets) in published.items():
         chosen = rotate(choose(targets, ingress.id, silent), node_id)
-        chains[f"{protocol}_{port}"] = _pick([t.addresses[ingress.id] for t in chosen], protocol, target_port)
+        pick = _pick([t.addresses[ingress.id] for t in chosen], protocol, target_port)
+        only = places.get(f"{protocol}/{port}")
+        chains[f"{protocol}_{port}"] = [f"ip daddr != {{ {', '.join(only)} }} return", pick] if only else [pick]
     verdicts = [f"{protocol} . {port} : goto {protocol}_{port}" for protocol, port in published]
     who = entries(ingress, node_id)
     inside = sorted({n.subnet for n in networks}, key=IPv4Network)
@@ -144,7 +147,7 @@ def container(
     picks = dict(sorted(picks.items()))
     chains = {vip: "vip_" + vip.replace(".", "_") for vip in picks}
     body = [
-        *_chains({chains[vip]: pick for vip, pick in picks.items()}),
+        *_chains({chains[vip]: [pick] for vip, pick in picks.items()}),
         _set("vips", "type ipv4_addr : verdict", [f"{vip} : goto {name}" for vip, name in chains.items()], kind="map"),
         _chain("output", "type nat hook output priority -110; policy accept", "ip daddr vmap @vips", *_asked(names)),
         *_answered(names),
@@ -213,9 +216,9 @@ def _pick(addresses: Sequence[str], protocol: str = "", port: int = 0) -> str:
     return f"meta l4proto {protocol} {choice} : {port}" if protocol else choice
 
 
-def _chains(chains: Mapping[str, str]) -> list[str]:
+def _chains(chains: Mapping[str, Sequence[str]]) -> list[str]:
     refuse = _chain("refuse", "meta l4proto tcp reject with tcp reset", "reject")
-    return [refuse, *(_chain(name, rule) for name, rule in chains.items())]
+    return [refuse, *(_chain(name, *rules) for name, rules in chains.items())]
 
 
 def _chain(name: str, *rules: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from afterswarm.core import publishing
 from afterswarm.model.service import ContainerSpec, CredentialSpec, Mount, Privileges, TaskSpec
 from afterswarm.model.task import Task
 
@@ -83,7 +84,9 @@ def _port_bindings(task: Task) -> dict[str, list[dict[str, str]]]:
     bindings: dict[str, list[dict[str, str]]] = {}
     for port in task.ports:
         published = str(port.published_port) if port.published_port else ""  # "": the engine draws one
-        bindings.setdefault(f"{port.target_port}/{port.protocol}", []).append({"HostPort": published})
+        bound = bindings.setdefault(f"{port.target_port}/{port.protocol}", [])
+        there = publishing.addresses(task.service_labels, port, drawn=not port.published_port)
+        bound += [{"HostIp": address, "HostPort": published} for address in there] or [{"HostPort": published}]
     return bindings
 
 

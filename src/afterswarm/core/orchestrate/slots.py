@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
-from afterswarm.core import constraint
+from afterswarm.core import constraint, publishing
 from afterswarm.core.options.table import chosen
 from afterswarm.model.node import Availability, NodeState
 from afterswarm.model.service import SECOND, Placement, PortConfig, RestartPolicy, Service, TaskSpec
@@ -117,6 +117,8 @@ def outdated(snap: Snapshot, service: Service, task: Task) -> bool:
     if task.ports != host_ports(service) or not _reachable(snap, service, task):
         return True
     if chosen(task.service_labels) != chosen(service.spec.labels):
+        return True
+    if publishing.on_host(task.service_labels, task.ports) != publishing.on_host(service.spec.labels, task.ports):
         return True
     if task.spec == template:
         return False
