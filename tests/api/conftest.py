@@ -59,6 +59,8 @@ class FakeEngine:
         self.asked: list[tuple[str, str]] = []
         self.containers: dict[str, Any] = {}  # name -> body of its creation
         self.connected: list[tuple[str, Any]] = []  # network and body
+        self.api = "1.41"
+        self.digests: dict[str, str] = {}  # image -> what the registry says of it
         self.more: Handler | None = None  # asked first, if there is one: what it answers with 404 is answered here
         self.add("bridge")
 
@@ -86,11 +88,15 @@ class FakeEngine:
         path = re.sub(r"^/v\d\.\d+", "", request.path)
         filters = json.loads(request.arg("filters") or "{}")
         if path == "/_ping":
-            return Response(200, [("Api-Version", "1.41"), ("OSType", "linux")], b"OK")
+            return Response(200, [("Api-Version", self.api), ("OSType", "linux")], b"OK")
         if path == "/version":
-            return Response.json({"Version": "20.10.24", "ApiVersion": "1.41", "MinAPIVersion": "1.12", "Os": "linux"})
+            return Response.json(
+                {"Version": "20.10.24", "ApiVersion": self.api, "MinAPIVersion": "1.12", "Os": "linux"}
+            )
         if path == "/info":
             return Response.json({"Name": "one", "ServerVersion": "20.10.24", "OSType": "linux", "Swarm": {}})
+        if found := re.match(r"/distribution/(.+)/json", path):
+            return self._distribution(found[1])
         if path == "/networks":
             labels = filters.get("label", [])
             return Response.json([n for n in self.networks.values() if all(self._has(n, text) for text in labels)])
@@ -119,6 +125,13 @@ class FakeEngine:
             return Response.error(404, "No such image: missing:latest")
         self.containers[name] = body
         return Response.json({"Id": f"{len(self.containers):064x}", "Warnings": []}, 201)
+
+    def _distribution(self, image: str) -> Response:
+        digest = self.digests.get(image) or self.digests.get(image.removeprefix("docker.io/library/"))
+        if digest is None:
+            return Response.error(403, "errors:\ndenied: requested access to the resource is denied")
+        platforms = [{"architecture": "amd64", "os": "linux"}]
+        return Response.json({"Descriptor": {"digest": digest, "size": 1, "mediaType": "x"}, "Platforms": platforms})
 
     def _network(self, request: Request, term: str) -> Response:
         key = next((k for k, n in self.networks.items() if term in (k, n["Name"]) or k.startswith(term)), None)

@@ -1,7 +1,7 @@
 """The Docker Engine of one host over its socket: `ports.Engine` as HTTP calls, without decisions.
 
-Paths are of API 1.41 (Docker Engine 20.10), or of 1.44 with engines that know it: later engines refuse 1.41, and before
-1.44 an endpoint's MAC address was not read.
+Paths are of the newest API version in `KNOWN` that the engine has, 1.41 being Docker Engine 20.10: later engines refuse
+1.41, before 1.44 an endpoint's MAC address was not read, and before 1.48 not every option of mounts.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from afterswarm.core.host.needs import lacking
 from afterswarm.http.client import Client, Reply
 from afterswarm.http.errors import ConnectFailed
 from afterswarm.ports import EngineError, EngineGone, Json
 
-OLD, NEW = (1, 41), (1, 44)
+KNOWN = ((1, 41), (1, 44), (1, 48))
 CALL = 60.0  # seconds; creating is slow on slow disks
 
 
@@ -47,6 +48,8 @@ class DockerEngine:
         return cast("Json", await self._json("GET", f"/containers/{_part(container)}/json"))
 
     async def create(self, name: str, body: Json) -> str:
+        if why := lacking(body, await self._spoken()):
+            raise EngineError(400, why)
         made = await self._json("POST", f"/containers/create?{urlencode({'name': name})}", body)
         return str(made["Id"])
 
@@ -126,10 +129,14 @@ class DockerEngine:
         return reply if reply.status in fine else _checked(reply)
 
     async def _path(self, path: str) -> str:
+        version = await self._spoken()
+        return f"/v{version[0]}.{version[1]}{path}"
+
+    async def _spoken(self) -> tuple[int, int]:
         if self._version is None:
-            newest = (await self.version()).get("ApiVersion", "")
-            self._version = NEW if _number(newest) >= NEW else OLD
-        return f"/v{self._version[0]}.{self._version[1]}{path}"
+            newest = _number((await self.version()).get("ApiVersion", ""))
+            self._version = max((known for known in KNOWN if known <= newest), default=KNOWN[0])
+        return self._version
 
     def _gone(self, why: object) -> EngineGone:
         self._version = None  # another one may come back

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from afterswarm.api import decode, filters, lookup, since
+from afterswarm.api.digests import pinned
 from afterswarm.api.host import Host
 from afterswarm.api.views import service as service_view
 from afterswarm.api.write import check_version, replica_of, settle, snapshot_of
@@ -42,14 +43,14 @@ async def listing(host: Host, request: Request) -> Response:
 
 async def create(host: Host, request: Request) -> Response:
     replica = replica_of(host)
-    spec = await _spec(request)
     auth = request.headers.get(_AUTH)
+    spec, warnings = await pinned(host, request, await _spec(request), auth)
 
     def decide(snap: Snapshot) -> tuple[Sequence[Change], str]:
         service = admit.create(snap, spec)
         return [Change(None, replace(service, pull_auth=_sealed(host, service, auth)))], service.id
 
-    return Response.json({"ID": await settle(replica, decide), "Warnings": None}, 201)
+    return Response.json({"ID": await settle(replica, decide), "Warnings": warnings or None}, 201)
 
 
 async def inspect(host: Host, request: Request, id: str) -> Response:  # noqa: A002 - the route's word
@@ -61,12 +62,13 @@ async def update(host: Host, request: Request, id: str) -> Response:  # noqa: A0
     """With `?rollback=previous`, the body is ignored, as Docker does."""
     replica = replica_of(host)
     version = decode.version(request, "service")
-    spec = await _spec(request)
     rollback = _rollback(request)
     source = request.arg("registryAuthFrom", "spec") or "spec"
     if source not in ("spec", "previous-spec"):
         raise Refused(400, f"invalid registryAuthFrom '{source}'")
     auth = request.headers.get(_AUTH)
+    spec = await _spec(request)
+    spec, warnings = await pinned(host, request, spec, auth, lookup.service(replica.snapshot(), id))
 
     def decide(snap: Snapshot) -> tuple[Sequence[Change], None]:
         service = lookup.service(snap, id)
@@ -76,7 +78,7 @@ async def update(host: Host, request: Request, id: str) -> Response:  # noqa: A0
         return [Change(service, admit.with_auth(service, updated, given, source, rollback=rollback))], None
 
     await settle(replica, decide)
-    return Response.json({"Warnings": None})
+    return Response.json({"Warnings": warnings or None})
 
 
 async def _spec(request: Request) -> ServiceSpec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import socket
 import ssl
@@ -110,6 +111,7 @@ class Member:
             hostname=socket.gethostname(),
             run_dir=config.run,
             report=self._report,
+            prefer_offline=os.environ.get("DOCKER_SERVICE_PREFER_OFFLINE_IMAGE") == "1",
         )
         connect = connector(credentials)
         self._connect = connect
@@ -193,6 +195,7 @@ class Member:
                     group.create_task(self._renewal.run(), name="certificate"),
                 ]
                 self._description = await self._describe()
+                self._worker.here(self._description)
                 self._returns = await self._kernel.returning()
                 if not self._returns:
                     log.warning("no br_netfilter in this kernel: tasks here see other hosts' addresses, not clients'")

@@ -21,6 +21,8 @@ from afterswarm.model.node import NodeReport
 from afterswarm.sim.engine_api import EngineApi
 from afterswarm.sim.live import Live
 
+NEWEST = "/usr/local/bin/docker"
+
 
 @pytest.fixture
 async def live(api: Any, host: Any, engine: Any, tmp_path: Path) -> AsyncIterator[Live]:
@@ -116,3 +118,12 @@ async def rooted(api: Any) -> None:
     root = ca.found(api.host.clock.now())
     sealed = seal.seal(b"k" * 32, ca_key(cluster.id), root.key.encode())
     await api.write(replace(cluster, ca_cert=root.cert, ca_key=sealed))
+
+
+@pytest.fixture
+def newest(engine: Any, program: Callable[[str], Any]) -> Any:
+    """The newer docker command line, with an engine of its age: it says all that it can."""
+    if not Path(NEWEST).exists():
+        pytest.skip(f"there is no {NEWEST}")
+    engine.api = "1.50"
+    return program(NEWEST)

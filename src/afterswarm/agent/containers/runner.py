@@ -45,6 +45,7 @@ class Surroundings:
     configs: Mapping[str, SecretData]
     auths: Mapping[str, str]  # service id -> what its registry is told
     report: Callable[[Report], None]
+    prefer_offline: bool  # an image that is here is not pulled again
 
 
 class Runner:
@@ -145,7 +146,8 @@ class Runner:
         if not self._pulling:
             self._pulling = True
             auth = self._around.auths.get(self.task.service_id, "")
-            self._around.pulls.ask(step.image, auth, unless_here=step.unless_here, done=self._pulled)
+            unless_here = step.unless_here or self._around.prefer_offline
+            self._around.pulls.ask(step.image, auth, unless_here=unless_here, done=self._pulled)
         await self._woken.wait()  # for the image, or for the task to be wanted no more
 
     def _pulled(self, outcome: str | None) -> None:

@@ -11,12 +11,14 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from afterswarm.agent.containers.files import Files
 from afterswarm.agent.containers.pulls import Pulls
 from afterswarm.agent.containers.runner import Runner, Surroundings
 from afterswarm.agent.network.host_network import HostNetwork
 from afterswarm.core.host.container_config import TASK_LABEL, Place
-from afterswarm.model.service import Platform
+from afterswarm.model.node import Description
 from afterswarm.model.session import SecretData, Wanted
 from afterswarm.model.task import Report, Task, TaskState
 from afterswarm.ports import Clock, Engine, EngineError, EngineGone, Json
@@ -41,14 +43,15 @@ class Worker:
         hostname: str,
         run_dir: Path,
         report: Callable[[Report], None],
-        platform: Platform | None = None,
         files: Files | None = None,
+        prefer_offline: bool = False,
     ) -> None:
         self._engine = engine
         self._network = network
         self._clock = clock
-        self._place = Place(node_id=node_id, hostname=hostname, platform=platform or Platform())
+        self._place = Place(node_id=node_id, hostname=hostname)
         self._report = report
+        self._prefer_offline = prefer_offline
         self._files = files or Files(run_dir)
         self._tasks: dict[str, Task] | None = None  # None: no manager has said yet
         self._secrets: dict[str, SecretData] = {}
@@ -59,6 +62,11 @@ class Worker:
         self._changed = asyncio.Event()
         self._look_again = asyncio.Event()
         self._empty = asyncio.Event()
+
+    def here(self, description: Description) -> None:
+        """What the engine says of this host; before `run`."""
+        hostname = description.hostname or self._place.hostname
+        self._place = replace(self._place, hostname=hostname, platform=description.platform)
 
     def want(self, wanted: Wanted) -> None:
         """New sections; `None` is unchanged. That they are not older than the last ones is the session's business."""
@@ -100,6 +108,7 @@ class Worker:
                 configs=self._configs,
                 auths=self._auths,
                 report=self._report,
+                prefer_offline=self._prefer_offline,
             )
             group.create_task(self._listen(), name="engine events")
             group.create_task(self._resync(group, around), name="look at all containers")

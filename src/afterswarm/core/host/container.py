@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from afterswarm.core.host import container_config
 from afterswarm.core.host.seen import Seen
+from afterswarm.core.options.table import PULL_POLICY
 from afterswarm.model.task import Report, Task, TaskState
 
 UNHEALTHY = "task: unhealthy container"
@@ -100,7 +101,7 @@ def turn(task: Task, report: Report, known: Known, shown: Seen | None, now: floa
     if is_over(ended):
         return _clean_up(task, ended, known, shown)
     if shown is None:
-        step = Create() if known.pulled or _IMAGE_ID.match(image(task)) else Pull(image(task), "@" in image(task))
+        step = Create() if known.pulled or _IMAGE_ID.match(image(task)) else _pull(task)
         return Turn(step, _to(report, TaskState.PREPARING, "preparing", now))
     if task.desired <= TaskState.READY:
         return Turn(Wait(), _to(report, TaskState.READY, "prepared", now))
@@ -120,6 +121,13 @@ def image(task: Task) -> str:
     """The image to pull: without a tag or digest the engine would pull every tag there is."""
     named = container_config.spec_of(task).image
     return named if "@" in named or ":" in named.rpartition("/")[2] or not named else f"{named}:latest"
+
+
+def _pull(task: Task) -> Pull | Create:
+    policy = task.service_labels.get(PULL_POLICY)
+    if policy == "never":
+        return Create()
+    return Pull(image(task), unless_here="@" in image(task) or policy == "missing")
 
 
 def _alive(task: Task, report: Report, known: Known, shown: Seen, now: float) -> Turn:

@@ -16,6 +16,7 @@ from afterswarm.model.refused import Refused
 
 Json = dict[str, Any]
 PREFIX = "afterswarm."
+PULL_POLICY = f"{PREFIX}pull-policy"  # what `core.host.container` does about the image
 ALLOW = f"{PREFIX}allow"  # a label of the swarm: which of `POWERS` services may use
 PRIVILEGED, DEVICES, NAMESPACES = POWERS = ("privileged", "devices", "host-namespaces")
 
@@ -45,6 +46,12 @@ def _namespace(*words: str) -> Callable[[str], str]:
     return values.one_of("host", *words)
 
 
+def _pull_policy(text: str) -> Json:
+    """Nothing in the request: it is about what comes before."""
+    values.one_of("always", "missing", "never")(text)
+    return {}
+
+
 def _of_the_host(text: str) -> str:
     return NAMESPACES if text == "host" else ""
 
@@ -57,6 +64,7 @@ _LOTS = 1 << 40
 _anything = values.number(-(1 << 40), _LOTS)
 
 OPTIONS: dict[str, Option] = {
+    "pull-policy": Option(_pull_policy),
     "privileged": _host("Privileged", values.switch, lambda text: PRIVILEGED if text.lower() != "false" else ""),
     "security-opt": _host(
         "SecurityOpt", values.many, lambda text: PRIVILEGED if "systempaths" in text else ""

@@ -21,6 +21,7 @@ from afterswarm.model.task import Task
 NOT_AVAILABLE = "not available for new tasks"
 INSUFFICIENT = "insufficient resources"
 NO_PLUGIN = "missing plugin"
+NO_CSI = "no CSI plugin for cluster volumes"
 CONSTRAINTS = "scheduling constraints not satisfied"
 PLATFORM = "unsupported platform"
 HOST_PORT = "host-mode port already in use"
@@ -60,7 +61,9 @@ def resources(task: Task, node: Node, context: Context) -> str | None:
 
 
 def plugins(task: Task, node: Node, context: Context) -> str | None:
-    """Drivers of volumes and logs. A node that lists none of a type is not asked."""
+    """Drivers of volumes and logs. A node that lists none of a type is not asked; no node has plugins for CSI."""
+    if task.spec.container_spec and any(m.type == "cluster" for m in task.spec.container_spec.mounts):
+        return NO_CSI
     wants = [("Volume", driver) for driver in _volume_drivers(task)]
     if task.spec.log_driver and task.spec.log_driver.name not in ("", "none"):
         wants.append(("Log", task.spec.log_driver.name))
@@ -155,6 +158,6 @@ _ANYWHERE = Placement()
 _ORDER = {
     why: n
     for n, why in enumerate(
-        (NOT_AVAILABLE, INSUFFICIENT, NO_PLUGIN, CONSTRAINTS, PLATFORM, HOST_PORT, MAX_REPLICAS),
+        (NOT_AVAILABLE, INSUFFICIENT, NO_PLUGIN, NO_CSI, CONSTRAINTS, PLATFORM, HOST_PORT, MAX_REPLICAS),
     )
 }
