@@ -194,6 +194,8 @@ class FakeHost:
         self._called(wish)
         admission = await Guests(self.cache, self.clock).let_in(self.node_id, wish)
         address = admission.guest.attachment.address.partition("/")[0]
+        if not admission.guest.id:
+            return Place(guest="", network=admission.network.name, endpoint={}, name_server="")
         return Place(
             guest=admission.guest.id,
             network=admission.network.name,

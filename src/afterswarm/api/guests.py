@@ -34,9 +34,11 @@ async def create_container(host: Host, request: Request) -> Response | Upgraded:
     try:
         for name, meant in overlays.items():
             asked = _part(body, "NetworkingConfig", "EndpointsConfig").get(name) or {}
+            if body.get("MacAddress") and _part(body, "HostConfig").get("NetworkMode") == name:
+                asked = {"MacAddress": body["MacAddress"], **asked}  # where clients put it before API 1.44
             place = await _admitted(host, asked, name, meant, own)
             if place:
-                taken.append(place.guest)
+                taken += [place.guest] if place.guest else []
                 _put(body, name, place)
     except Refused:
         await host.dismiss(taken)
@@ -58,7 +60,7 @@ async def connect(host: Host, request: Request, id: str) -> Response | Upgraded:
         return await forward(request, host.engine)
     body["EndpointConfig"] = _endpoint(body.get("EndpointConfig") or {}, place)
     target = networks.target(request, f"/networks/{quote(place.network, safe='')}/connect")
-    return await _sent(host, request, body, [place.guest], target=target)
+    return await _sent(host, request, body, [place.guest] if place.guest else [], target=target)
 
 
 async def disconnect(host: Host, request: Request, id: str) -> Response | Upgraded:  # noqa: A002
@@ -100,7 +102,7 @@ async def _sent(
     answer = await forward(edited, host.engine)
     if answer.status < 300:
         host.made(taken)
-    else:
+    elif taken:
         await host.dismiss(taken)
     return answer
 
@@ -112,11 +114,14 @@ def _put(body: Json, name: str, place: Place) -> None:
     config = body.setdefault("HostConfig", {})
     if config.get("NetworkMode") == name:
         config["NetworkMode"] = place.network
-        body["MacAddress"] = place.endpoint["MacAddress"]
-    config["Dns"] = [place.name_server]
+        body |= {"MacAddress": place.endpoint["MacAddress"]} if place.guest else {}
+    if place.name_server:
+        config["Dns"] = [place.name_server]
 
 
 def _endpoint(asked: Json, place: Place) -> Json:
+    if not place.guest:
+        return asked
     ipam = {**(asked.get("IPAMConfig") or {}), **place.endpoint["IPAMConfig"]}
     return {**asked, **place.endpoint, "IPAMConfig": ipam}
 

@@ -19,7 +19,7 @@ from afterswarm.core.admit import network as admit
 from afterswarm.http.message import Request, Response, Upgraded
 from afterswarm.http.proxy import forward
 from afterswarm.model.base import Change
-from afterswarm.model.network import LABEL, Network, NetworkSpec
+from afterswarm.model.network import LABEL, PREDEFINED, Network, NetworkSpec
 from afterswarm.model.refused import Refused
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.ports import Json
@@ -80,6 +80,9 @@ async def inspect(host: Host, request: Request, id: str) -> Response | Upgraded:
         if network:
             return await _inspected(host, request, network)
     found = await of_engine(host, request, id)
+    if request.arg("scope") == "swarm" and id in PREDEFINED and found:
+        # Asked for when a service is to be in it: there it goes by its name, since each engine has an id of its own.
+        return Response.json({**found, "Id": id, "Scope": "swarm"})
     if host.replica is None:
         return Response.json(network_view.of_engine(found)) if found else await forward(request, host.engine)
     snap = host.replica.snapshot()

@@ -83,7 +83,7 @@ def rendered(snap: Snapshot, task: Task) -> Json:
         "Status": _status(snap, task),
         "DesiredState": task.desired.word,
         "NetworksAttachments": [
-            {"Network": network_view.attached(network), "Addresses": [a.address]}
+            {"Network": network_view.attached(network), "Addresses": [a.address] if a.address else []}
             for a in task.attachments
             if (network := snap.networks.get(a.network_id))
         ],

@@ -62,7 +62,9 @@ class Guests:
 
         def decide(snap: Snapshot) -> tuple[list[Change], Admission | None]:
             network, guest = admit.admit(snap, node_id, wish)
-            return ([Change(None, guest)], Admission(guest=guest, network=network)) if guest else ([], None)
+            if guest is None:
+                return [], None
+            return [Change(None, guest)] if guest.id else [], Admission(guest=guest, network=network)
 
         deadline = self._clock.now() + PATIENCE
         while (admission := await self._settle(decide)) is None:

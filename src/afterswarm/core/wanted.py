@@ -117,7 +117,7 @@ def networks(snap: Snapshot, ids: Iterable[str]) -> list[Network]:
     return [
         network
         for _, network in sorted(snap.networks.items())
-        if network.subnet and (network.id in chosen or network.spec.ingress)
+        if (network.subnet or network.node_local) and (network.id in chosen or network.spec.ingress)
     ]
 
 

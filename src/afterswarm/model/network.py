@@ -6,6 +6,8 @@ from afterswarm.model.base import Obj, Part
 from afterswarm.model.service import Driver
 
 LABEL = "io.afterswarm.network"  # on an engine's networks that carry a part of ours; the value is our network's id
+MTU = "com.docker.network.driver.mtu"
+VXLANS = "com.docker.network.driver.overlay.vxlanid_list"
 PREDEFINED = frozenset({"host", "bridge", "none"})  # every engine has them; stored by name, no address of ours
 
 
@@ -58,3 +60,8 @@ class Network(Obj, frozen=True):
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @property
+    def node_local(self) -> bool:
+        """Each host has one of its own (macvlan, bridge, …), of which the swarm knows no addresses."""
+        return self.spec.driver != "overlay"

@@ -59,7 +59,7 @@ OWNERS: dict[TaskState, str] = {  # who may move a task out of a state
 
 
 class Attachment(Part, frozen=True):
-    """A task's place in one overlay network. `address` is CIDR ("10.0.1.7/24")."""
+    """A task's place in one network. `address` is CIDR ("10.0.1.7/24"); "" where its host gives it one (macvlan, …)."""
 
     network_id: str = ""
     address: str = ""

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from afterswarm.core.admit import network as admit
 from afterswarm.model.base import Change, Obj
-from afterswarm.model.network import IPAM, IPAMConfig, Network, NetworkSpec
+from afterswarm.model.network import IPAM, MTU, VXLANS, IPAMConfig, Network, NetworkSpec
 from afterswarm.model.refused import Refused
 from afterswarm.model.service import (
     EndpointSpec,
@@ -98,11 +98,39 @@ def test_one_ingress_network_and_nobody_joins_it() -> None:
     wanted = NetworkSpec(name="mesh", ingress=True)
     assert admit.create(snap(), wanted).spec.ingress
     assert refused(snap(there("ingress", ingress=True)), wanted).status == 409
-    assert refused(snap(), replace(wanted, attachable=True)).status == 501
+    assert refused(snap(), replace(wanted, attachable=True)).status == 400
 
 
-def test_other_drivers_are_not_of_the_swarm() -> None:
-    assert refused(snap(), NetworkSpec(name="m", driver="macvlan", scope="swarm")).status == 501
+def test_networks_of_other_drivers_are_each_hosts_own() -> None:
+    wanted = NetworkSpec(name="m", driver="macvlan", scope="swarm", config_from={"Network": "conf"})
+    made = admit.create(snap(), wanted)
+    assert (made.node_local, made.spec, made.subnet, made.vni) == (True, wanted, "", 0)
+    assert "configuration" in refused(snap(), replace(wanted, driver="overlay")).message
+    assert "of one host" in refused(snap(), replace(wanted, config_from=None, config_only=True)).message
+    assert refused(snap(), replace(wanted, driver="host")).status == 403
+    assert refused(snap(), replace(wanted, ingress=True)).status == 400
+    assert refused(snap(there("m")), wanted).status == 409
+    subnet = NetworkSpec(name="x", ipam=IPAM(config=[IPAMConfig(subnet="10.5.0.0/24")]))
+    local = Network(id="l", spec=replace(wanted, name="l", ipam=subnet.ipam))
+    assert admit.create(snap(local), subnet), "what hosts do by themselves is in nobody's way"
+
+
+def test_a_vxlan_id_and_an_mtu_of_ones_choice() -> None:
+    wanted = NetworkSpec(name="n", options={VXLANS: "5000", MTU: "9000"})
+    assert admit.create(snap(), wanted).vni == 5000
+    there_already = snap(Network(id="other", spec=NetworkSpec(name="other"), vni=5000))
+    assert "5000 is in use" in refused(there_already, wanted).message
+    for option, wrong in ((VXLANS, "x"), (VXLANS, "0"), (VXLANS, "16777216"), (MTU, "x"), (MTU, "10"), (MTU, "99999")):
+        assert refused(snap(), replace(wanted, options={option: wrong})).status == 400
+
+
+def test_labels_of_dockers_own() -> None:
+    assert refused(snap(), NetworkSpec(name="n", labels={"com.docker.swarm.predefined": "true"})).status == 403
+
+
+def test_one_subnet() -> None:
+    two = IPAM(config=[IPAMConfig(subnet="10.5.0.0/24"), IPAMConfig(subnet="10.6.0.0/24")])
+    assert refused(snap(), NetworkSpec(name="n", ipam=two)).status == 501
 
 
 @pytest.mark.parametrize("target", ["id-back", "back"])

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from afterswarm.core.host import container_config
 from afterswarm.core.host.container_config import Place, body
 from afterswarm.model.refused import Refused
-from afterswarm.model.service import Driver, Platform, PortConfig, TaskSpec
+from afterswarm.model.service import Driver, NetworkAttachmentConfig, Platform, PortConfig, TaskSpec
 from afterswarm.model.task import Task
 
 PLACE = Place(node_id="n1", hostname="swarm-1", platform=Platform(architecture="x86_64", os="linux"))
@@ -226,3 +226,10 @@ def test_swap_is_beyond_memory_and_nothing_without_it():
     } == host(Limits=limits, SwapBytes=0, MemorySwappiness=0)
     assert host(Limits=limits, SwapBytes=-1)["MemorySwap"] == -1
     assert "MemorySwap" not in host(Limits={"NanoCPUs": 1}, SwapBytes=1)
+
+
+@pytest.mark.parametrize("target", ["host", "bridge", "none"])
+def test_networks_that_every_engine_has(target: str) -> None:
+    spec = TaskSpec(networks=[NetworkAttachmentConfig(target=target)])
+    made = container_config.body(Task(id="t", spec=spec), container_config.Place(node_id="n"))
+    assert made["HostConfig"]["NetworkMode"] == target

@@ -52,6 +52,14 @@ class Bridges:
                 raise EngineError(409, f"network {in_use[0]['Name']} of before is still in use on this node")
             await self._clock.sleep(RETRY)  # not under the lock: others need not wait for these containers
 
+    async def ensure_own(self, network: Network) -> None:
+        """The engine has a network of its own (macvlan, …) by this name, made as its configuration there says."""
+        async with self._one_at_a_time:
+            ours = await self._engine.networks(f"{LABEL}={network.id}")
+            if not ours:
+                await self._engine.create_network(bridge.node_local(network))
+                log.info("network %s (%s) made: %s", network.name, network.id, network.spec.driver)
+
     async def keep(self, ids: Collection[str]) -> None:
         """Remove our networks but these. One that containers are still in stays until a later call."""
         async with self._one_at_a_time:

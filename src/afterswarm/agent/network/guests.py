@@ -20,6 +20,7 @@ from afterswarm.core.host import guests
 from afterswarm.core.host.guests import Found
 from afterswarm.model.guest import Admission, Guest, Said, Wish
 from afterswarm.model.network import LABEL
+from afterswarm.model.network import Network as Overlay
 from afterswarm.model.refused import Refused
 from afterswarm.model.session import Wanted
 from afterswarm.model.task import Task
@@ -63,7 +64,10 @@ class Guests:
         self._asking += 1
         try:
             answer = await self._ask("/guest/admit", msgspec.json.encode(wish))
-            guest = msgspec.json.decode(answer, type=Admission).guest
+            admission = msgspec.json.decode(answer, type=Admission)
+            guest = admission.guest
+            if not guest.id:
+                return await self._to_own(admission.network)
             self._expected[guest.id] = self._clock.now() + MAKING
         finally:
             self._asking -= 1
@@ -74,6 +78,14 @@ class Guests:
             await self.dismiss([guest.id])
             raise Refused(500, f"Could not attach to network {wish.network}: {why}") from why
         return guest, name, endpoint, self._network.dns(task)[0]
+
+    async def _to_own(self, network: Overlay) -> tuple[Guest, str, Json, str]:
+        """A network that every host has one of its own of: the engine gives addresses and answers names there."""
+        try:
+            await self._network.prepare_own(network)
+        except (EngineError, EngineGone) as why:
+            raise Refused(500, f"Could not attach to network {network.name}: {why}") from why
+        return Guest(id=""), network.name, {}, ""
 
     def made(self, ids: Sequence[str]) -> None:
         """Their containers are there: from now on they are gone when the engine does not show them."""

@@ -142,12 +142,19 @@ class Network:
         return next((n.gateways for n in found), {})
 
     async def prepare(self, task: Task) -> list[tuple[str, Json]]:
-        endpoints = []
+        endpoints: list[tuple[str, Json]] = []
+        options = {n.target: n.driver_opts for n in task.spec.networks if n.driver_opts}
         for attachment in task.attachments:
             network = await self._known(attachment.network_id)
+            if network.node_local:
+                await self._bridges.ensure_own(network)
+                endpoints.append((network.name, {}))
+                continue
             await self._ensure(network)
             address = attachment.address.partition("/")[0]
-            endpoint = {"IPAMConfig": {"IPv4Address": address}, "MacAddress": vxlan.container_mac(address)}
+            endpoint: Json = {"IPAMConfig": {"IPv4Address": address}, "MacAddress": vxlan.container_mac(address)}
+            if network.id in options:
+                endpoint["DriverOpts"] = options[network.id]
             endpoints.append((network.name, endpoint))
         if endpoints:
             try:
@@ -155,6 +162,10 @@ class Network:
             except OSError as error:
                 raise EngineError(500, f"cannot connect this node to the network: {error}") from error
         return endpoints
+
+    async def prepare_own(self, network: Overlay) -> None:
+        """Make this host's own network of a swarm-wide one without a swarm of its own (macvlan, …)."""
+        await self._bridges.ensure_own(network)
 
     def dns(self, task: Task) -> list[str]:
         known = [self._networks[a.network_id] for a in task.attachments if a.network_id in self._networks]
@@ -286,11 +297,14 @@ class Network:
 
     async def _known(self, network_id: str) -> Overlay:
         deadline = self._clock.now() + PATIENCE
-        while (network := self._networks.get(network_id)) is None:
+        while (network := self._networks.get(network_id) or self._own(network_id)) is None:
             if self._clock.now() >= deadline:
                 raise EngineError(404, f"network {network_id} not found")
             await self._clock.sleep(LOOK)
         return network
+
+    def _own(self, network_id: str) -> Overlay | None:
+        return next((n for n in self._wanted.networks or () if n.id == network_id and n.node_local), None)
 
     async def _ensure(self, network: Overlay) -> None:
         if await self._bridges.ensure(network):

@@ -6,13 +6,11 @@ from afterswarm.api import lookup
 from afterswarm.api.views import render
 from afterswarm.core.admit.guest import guests_of
 from afterswarm.core.admit.network import services_using
-from afterswarm.model.network import LABEL, Network
+from afterswarm.model.network import LABEL, VXLANS, Network
 from afterswarm.model.service import PortConfig, Service
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import Task, TaskState
 from afterswarm.ports import Json
-
-VXLANS = "com.docker.network.driver.overlay.vxlanid_list"
 
 
 def rendered(network: Network) -> Json:
@@ -33,7 +31,7 @@ def rendered(network: Network) -> Json:
         "Internal": spec.internal,
         "Attachable": spec.attachable,
         "Ingress": spec.ingress,
-        "ConfigFrom": {"Network": ""},
+        "ConfigFrom": {"Network": (spec.config_from or {}).get("Network", "")},
         "ConfigOnly": False,
         "Containers": None,
         "Options": _options(network),

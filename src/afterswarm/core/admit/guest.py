@@ -39,6 +39,8 @@ def admit(snap: Snapshot, node_id: str, wish: Wish) -> tuple[Network, Guest | No
     could_not = f"Could not attach to network {called}: rpc error: code = "
     if not into.spec.attachable:
         raise Refused(403, f"{could_not}PermissionDenied desc = network {called} not manually attachable")
+    if into.node_local:  # its address is its host's business, and nothing is to be remembered
+        return into, Guest(id="", node_id=node_id, attachment=Attachment(network_id=into.id))
     if not into.subnet or not into.vni or node_id not in into.gateways:
         return into, None
     pool = Pool(into, in_use(snap)[into.id])

@@ -14,12 +14,14 @@ from msgspec.structs import replace
 from afterswarm import ids
 from afterswarm.core.admit.guest import guests_of
 from afterswarm.model.base import Change
-from afterswarm.model.network import PREDEFINED, Network, NetworkSpec
+from afterswarm.model.network import MTU, PREDEFINED, VXLANS, Network, NetworkSpec
 from afterswarm.model.refused import Refused
 from afterswarm.model.service import Service
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import TaskState
 
+PREDEFINED_LABEL = "com.docker.swarm.predefined"
+MTU_LEAST, MTU_MOST = 576, 65535 - 50
 _INVALID = "rpc error: code = InvalidArgument desc = "
 _PRECONDITION = "rpc error: code = FailedPrecondition desc = "
 
@@ -28,12 +30,17 @@ def create(snap: Snapshot, spec: NetworkSpec) -> Network:
     """A new network; its subnet is allocated afterwards."""
     if not spec.name.strip():
         raise Refused(400, f"{_INVALID}name must be provided")
+    if PREDEFINED_LABEL in spec.labels:
+        why = f"label {PREDEFINED_LABEL} is for internally created predefined networks and cannot be applied by users"
+        raise Refused(403, f"rpc error: code = PermissionDenied desc = {why}")
     if spec.name in {*PREDEFINED, "default"}:
         raise Refused(403, f"operation is not permitted on predefined {spec.name} network")
+    if spec.config_only:
+        raise Refused(400, "configuration-only networks are of one host: leave out --scope swarm and --driver overlay")
     if spec.driver != "overlay":
-        raise Refused(501, f"networks of driver {spec.driver} cannot have swarm scope: use --driver overlay")
-    if spec.config_only or (spec.config_from or {}).get("Network"):
-        raise Refused(400, f"{_INVALID}overlay networks cannot be made from, or be, a configuration")
+        return _node_local(snap, spec)
+    if (spec.config_from or {}).get("Network"):
+        raise Refused(400, f"{_INVALID}an overlay network cannot be made from a configuration")
     if spec.options.get("encrypted", "false") != "false":  # present and empty means yes
         raise Refused(501, "encrypted overlay networks are not supported yet: traffic would cross the wire in clear")
     if spec.enable_ipv6:
@@ -42,8 +49,36 @@ def create(snap: Snapshot, spec: NetworkSpec) -> Network:
     if spec.ingress:
         _check_ingress(snap, spec)
     _check_addresses(snap, spec)
-    spec = replace(spec, scope="swarm")
-    return Network(id=ids.derive("network", spec.name, snap.rev, snap.now), spec=spec)
+    mtu = spec.options.get(MTU, "1500")
+    if not mtu.isascii() or not mtu.isdigit() or not MTU_LEAST <= int(mtu) <= MTU_MOST:
+        raise Refused(400, f"{_INVALID}invalid MTU {mtu}: a number from {MTU_LEAST} to {MTU_MOST}")
+    return Network(id=_new_id(snap, spec), spec=replace(spec, scope="swarm"), vni=_vni(snap, spec))
+
+
+def _node_local(snap: Snapshot, spec: NetworkSpec) -> Network:
+    """One that each host makes by itself when it is needed there, by the configuration of this name that it has."""
+    if spec.ingress:
+        raise Refused(400, f"{_INVALID}invalid driver for the ingress network: {spec.driver}")
+    if spec.driver in {"host", "null", "none"}:
+        raise Refused(403, f'only one instance of "{spec.driver}" network is allowed')
+    check_name_free(snap, spec.name)
+    return Network(id=_new_id(snap, spec), spec=replace(spec, scope="swarm"))
+
+
+def _new_id(snap: Snapshot, spec: NetworkSpec) -> str:
+    return ids.derive("network", spec.name, snap.rev, snap.now)
+
+
+def _vni(snap: Snapshot, spec: NetworkSpec) -> int:
+    """The VXLAN id that the user chose; 0 when it is the allocator's to choose."""
+    text = spec.options.get(VXLANS, "")
+    if not text:
+        return 0
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 1 << 24:
+        raise Refused(400, f'{_INVALID}invalid vxlan id value "{text}" passed')
+    if any(network.vni == int(text) for network in snap.networks.values()):
+        raise Refused(400, f"{_INVALID}vxlan id {text} is in use by another network")
+    return int(text)
 
 
 def check_name_free(snap: Snapshot, name: str) -> None:
@@ -94,7 +129,7 @@ def _holds(snap: Snapshot, network: Network) -> Iterator[str]:
 
 def _check_ingress(snap: Snapshot, spec: NetworkSpec) -> None:
     if spec.attachable:
-        raise Refused(501, "rpc error: code = Unimplemented desc = Ingress network can not be attachable")
+        raise Refused(400, f"{_INVALID}ingress network cannot be attachable")
     there = next((n for n in snap.networks.values() if n.spec.ingress and not n.pending_delete), None)
     if there:
         why = f"ingress network ({there.id}) is already present"
@@ -112,16 +147,20 @@ def _check_addresses(snap: Snapshot, spec: NetworkSpec) -> None:
         if isinstance(subnet, ipaddress.IPv6Network):
             continue  # accepted as Docker does, and given to nobody
         if config.gateway:
-            _address_in(subnet, config.gateway, "invalid gateway")
+            _address_in(subnet, config.gateway, "gateway")
         if config.ip_range and not _within(_subnet(config.ip_range, "invalid range"), subnet):
-            raise Refused(400, f"{_INVALID}ipam configuration: invalid range {config.ip_range}")
+            why = f"subnet {config.subnet} does not contain range {config.ip_range}"
+            raise Refused(400, f"{_INVALID}ipam configuration: {why}")
         for address in config.auxiliary_addresses.values():
-            _address_in(subnet, address, "invalid auxiliary address")
+            _address_in(subnet, address, "auxiliary address")
+        if mine:
+            raise Refused(501, "an overlay network of several IPv4 subnets is not supported: make one larger subnet")
         mine.append(subnet)
     # A network that is being removed keeps its subnet until its last container has ended: the new one waits for it.
-    taken = [s for network in snap.networks.values() if not network.pending_delete for s in _subnets_of(network)]
-    for i, subnet in enumerate(mine):
-        if any(subnet.overlaps(other) for other in (*taken, *mine[:i])):
+    there = [n for n in snap.networks.values() if not n.pending_delete and not n.node_local]
+    taken = [subnet for network in there for subnet in _subnets_of(network)]
+    for subnet in mine:
+        if any(subnet.overlaps(other) for other in taken):
             why = "invalid pool request: Pool overlaps with other one on this address space"
             raise Refused(400, _INVALID + why)
 
@@ -145,10 +184,10 @@ def _within(inner: ipaddress.IPv4Network | ipaddress.IPv6Network, outer: ipaddre
     return isinstance(inner, ipaddress.IPv4Network) and inner.subnet_of(outer)
 
 
-def _address_in(subnet: ipaddress.IPv4Network, text: str, complaint: str) -> None:
+def _address_in(subnet: ipaddress.IPv4Network, text: str, what: str) -> None:
     try:
         inside = ipaddress.ip_address(text) in subnet
     except ValueError:
-        inside = False
+        raise Refused(400, f"{_INVALID}ipam configuration: invalid {what} {text}") from None
     if not inside:
-        raise Refused(400, f"{_INVALID}ipam configuration: {complaint} {text}")
+        raise Refused(400, f"{_INVALID}ipam configuration: subnet {subnet} does not contain {what} {text}")

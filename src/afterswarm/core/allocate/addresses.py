@@ -162,7 +162,7 @@ def in_use(snap: Snapshot) -> defaultdict[str, Use]:
         for ip in service.endpoint.virtual_ips if service.endpoint else []:
             found[ip.network_id].held.add(number(ip.addr))
     for task in snap.tasks.values():
-        for attachment in task.attachments:
+        for attachment in (a for a in task.attachments if a.address):
             use = found[attachment.network_id]
             (use.stopped if _has_stopped(snap, task) else use.held).add(number(attachment.address))
     for guest in snap.guests.values():

@@ -114,7 +114,7 @@ class _Work:
         self._pools: dict[str, Pool] = {}
 
     def network(self, network: Network) -> None:
-        if network.pending_delete:
+        if network.pending_delete or network.node_local:
             return
         if not network.subnet and in_the_way(self.snap, network):
             self.wake_at = self.snap.now + RETRY
@@ -198,8 +198,7 @@ class _Work:
 
     def _virtual_ips(self, service: Service) -> list[VirtualIP]:
         needed = networks_of(self.snap, service, service.spec.task_template)
-        for network_id in needed:
-            self._allocated(network_id)
+        needed = [n for n in needed if not self._allocated(n).node_local]
         if service.spec.endpoint_spec and service.spec.endpoint_spec.mode == "dnsrr":
             return []
         had = {ip.network_id: ip for ip in (service.endpoint.virtual_ips if service.endpoint else [])}
@@ -208,18 +207,19 @@ class _Work:
 
     def _attachments(self, service: Service, task: Task) -> list[Attachment]:
         needed = networks_of(self.snap, service, task.spec)
-        for network_id in needed:
-            self._allocated(network_id)
+        shared = [n for n in needed if not self._allocated(n).node_local]
         aliases = {n.target: n.aliases for n in task.spec.networks}
         had = {a.network_id: a for a in task.attachments}
-        new = self._addresses(n for n in needed if n not in had)
-        return [had.get(n) or Attachment(network_id=n, address=new[n], aliases=aliases.get(n, [])) for n in needed]
+        new = self._addresses(n for n in shared if n not in had)
+        return [
+            had.get(n) or Attachment(network_id=n, address=new.get(n, ""), aliases=aliases.get(n, [])) for n in needed
+        ]
 
     def _allocated(self, network_id: str) -> Network:
         network = self.snap.networks.get(network_id)
         if network is None or network.pending_delete:
             raise _Lacking(f"network {network.name if network else network_id} not found")
-        if not network.subnet or not network.vni:
+        if not network.node_local and not (network.subnet and network.vni):
             if before := in_the_way(self.snap, network):
                 raise _Lacking(f"network {network.name} has no subnet yet: {before.name} ({before.id}) still has it")
             if asked(network).subnet or network.subnet or self.subnets.take():

@@ -5,8 +5,11 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 from typing import Any
 
-from afterswarm.core.dataplane.vxlan import bridge_name
+import msgspec
+
+from afterswarm.core.dataplane.vxlan import bridge_name, mtu_of
 from afterswarm.model.network import LABEL, Network
+from afterswarm.model.network import MTU as OPTION
 
 _NAME = "com.docker.network.bridge.name"
 
@@ -22,11 +25,32 @@ def body(network: Network, gateway: str, mtu: int) -> dict[str, Any]:
         "IPAM": {"Driver": "default", "Config": [{"Subnet": network.subnet, "Gateway": gateway}]},
         "Options": {
             _NAME: bridge_name(network.id),
-            "com.docker.network.driver.mtu": str(mtu),
+            OPTION: str(mtu_of(network, mtu)),
             # outwards only; the engine's rule leaves alone what stays on the bridge
             "com.docker.network.bridge.enable_ip_masquerade": str(not network.spec.internal).lower(),
         },
         "Labels": {LABEL: network.id},
+    }
+
+
+def node_local(network: Network) -> dict[str, Any]:
+    """Of `POST /networks/create` for a network that every host has one of its own of (macvlan, bridge, …)."""
+    spec = network.spec
+    made: dict[str, Any] = {
+        "Name": network.name,
+        "CheckDuplicate": True,
+        "Driver": spec.driver,
+        "Labels": {**spec.labels, LABEL: network.id},
+    }
+    configuration = (spec.config_from or {}).get("Network")
+    if configuration:  # nothing else may be asked for then
+        return made | {"ConfigFrom": {"Network": configuration}}
+    pools = [msgspec.to_builtins(config) for config in spec.ipam.config if config.subnet] if spec.ipam else []
+    return made | {
+        "Internal": spec.internal,
+        "Attachable": spec.attachable,
+        "Options": spec.options,
+        "IPAM": {"Driver": spec.ipam.driver if spec.ipam else "default", "Config": pools},
     }
 
 
@@ -46,8 +70,12 @@ def in_the_way(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
     return (
         found.get("Name") == wanted["Name"]
         or (found.get("Options") or {}).get(_NAME) == wanted["Options"][_NAME]
-        or any(IPv4Network(a).overlaps(IPv4Network(b)) for a, _ in _pools(found) for b, _ in _pools(wanted))
+        or any(a.overlaps(b) for a in _subnets(found) for b in _subnets(wanted))
     )
+
+
+def _subnets(network: dict[str, Any]) -> list[IPv4Network]:
+    return [IPv4Network(subnet) for subnet, _ in _pools(network) if subnet and ":" not in subnet]
 
 
 def _pools(network: dict[str, Any]) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from ipaddress import IPv4Address
 
 import msgspec
 
+from afterswarm.model.network import MTU as OPTION
 from afterswarm.model.network import Network
 from afterswarm.model.session import Peer, Route
 
@@ -54,6 +55,12 @@ def gateway_mac(address: str) -> str:
     return "02:af:" + IPv4Address(address).packed.hex(":")
 
 
+def mtu_of(network: Network, mtu: int) -> int:
+    """The user's choice, if he made one."""
+    asked = network.spec.options.get(OPTION, "")
+    return int(asked) if asked.isdigit() else mtu
+
+
 def links(
     *,
     node_id: str,
@@ -77,7 +84,7 @@ def links(
             bridge=bridge_name(network.id),
             bridge_mac=gateway_mac(network.gateways[node_id]),
             port=port,
-            mtu=mtu,
+            mtu=mtu_of(network, mtu),
             ingress=network.spec.ingress,
             fdb=_fdb(network, routes, {node: host for node, host in hosts.items() if host}, node_id),
         )

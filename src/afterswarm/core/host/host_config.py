@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from afterswarm.core import publishing
+from afterswarm.model.network import PREDEFINED
 from afterswarm.model.service import ContainerSpec, CredentialSpec, Mount, Privileges, TaskSpec
 from afterswarm.model.task import Task
 
@@ -48,8 +49,11 @@ def host_config(
         config["LogConfig"] = {"Type": driver.name, "Config": driver.options}
     if task.ports:
         config["PortBindings"] = _port_bindings(task)
+    predefined = [n.target for n in task.spec.networks if n.target in PREDEFINED]
     if endpoints:
         config["NetworkMode"] = endpoints[0][0]
+    elif predefined:
+        config["NetworkMode"] = predefined[0]
     return config
 
 
