@@ -10,7 +10,7 @@ from afterswarm.api import decode, filters, lookup, since
 from afterswarm.api.digests import pinned
 from afterswarm.api.host import Host
 from afterswarm.api.views import service as service_view
-from afterswarm.api.write import check_version, replica_of, settle, snapshot_of
+from afterswarm.api.write import OUT_OF_SEQUENCE, replica_of, settle, snapshot_of
 from afterswarm.core.admit import service as admit
 from afterswarm.http.message import Request, Response
 from afterswarm.model.base import Change
@@ -72,7 +72,8 @@ async def update(host: Host, request: Request, id: str) -> Response:  # noqa: A0
 
     def decide(snap: Snapshot) -> tuple[Sequence[Change], None]:
         service = lookup.service(snap, id)
-        check_version(service, version)
+        if not admit.is_read(service, version):
+            raise Refused(500, OUT_OF_SEQUENCE)
         updated = admit.update(snap, service, spec, rollback=rollback)
         given = _sealed(host, service, auth)
         return [Change(service, admit.with_auth(service, updated, given, source, rollback=rollback))], None

@@ -358,12 +358,14 @@ class Service(Obj, frozen=True):
     """A service. `spec` is the user's, `endpoint` the allocator's, `update_status` the updater's.
 
     `spec_version` is the revision at which the task template was last changed (0 until the first change): a task is
-    up to date when its own `spec_version` equals it.
+    up to date when its own `spec_version` equals it. `read_after` is the revision that the specification was last
+    written from: only who has read it since may change it. What else is written here makes nobody's reading stale.
     """
 
     spec: ServiceSpec = ServiceSpec()
     previous_spec: ServiceSpec | None = None
     spec_version: int = 0
+    read_after: int = 0
     endpoint: Endpoint | None = None  # None: the allocator has not seen it yet
     update_status: UpdateStatus | None = None
     job_status: JobStatus | None = None  # of jobs only, and of these always

@@ -17,12 +17,13 @@ from msgspec.structs import replace
 
 from afterswarm import ids
 from afterswarm.core import payloads
-from afterswarm.core.admit.service import changed
+from afterswarm.core.admit.service import changed, with_auth
 from afterswarm.core.admit.words import invalid
 from afterswarm.core.payloads import Unseal
 from afterswarm.model.base import Change
 from afterswarm.model.refused import Refused
 from afterswarm.model.secret import Config, ConfigSpec, Payload, Secret, SecretSpec, payload_id
+from afterswarm.model.service import Service
 from afterswarm.model.snapshot import Snapshot
 
 MAX_SECRET = 500 * 1024
@@ -96,12 +97,20 @@ def _update(snap: Snapshot, old: O, labelled: O, spec: SecretSpec | ConfigSpec, 
     kept = new and bool(payloads.in_use(snap, [(old.id, old.data_version)]))
     changes = [Change(None, _archived(old))] if kept else []
     changes += [
-        Change(service, changed(snap, service, payloads.at(service.spec, {old.id: version})))
+        Change(service, _rolled(snap, service, {old.id: version}))
         for _, service in sorted(snap.services.items())
         if not service.pending_delete and any(o == old.id and differs(v) for o, v in payloads.of_spec(service.spec))
     ]
     updated = replace(labelled, data_version=version, spec=replace(labelled.spec, templating=spec.templating))
     return Update(obj=updated, data=data if new else None, changes=changes)
+
+
+def _rolled(snap: Snapshot, service: Service, versions: Mapping[str, int]) -> Service:
+    """A job is not executed again for it: its next tasks have the new data."""
+    spec = payloads.at(service.spec, versions)
+    if service.job_status is not None:
+        return replace(service, spec=spec)
+    return with_auth(service, changed(snap, service, spec), "", "spec", rollback=False)
 
 
 def _archived(old: Secret | Config) -> Payload:

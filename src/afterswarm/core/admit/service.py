@@ -44,7 +44,7 @@ def create(snap: Snapshot, spec: ServiceSpec) -> Service:
         why = f"name conflicts with an existing object: service {spec.name} already exists"
         raise Refused(409, f"rpc error: code = AlreadyExists desc = {why}")
     job = JobStatus(last_execution=snap.now) if spec.mode.is_job else None
-    return Service(id=ids.derive("service", spec.name, snap.rev), spec=spec, job_status=job)
+    return Service(id=ids.derive("service", spec.name, snap.rev), spec=spec, job_status=job, read_after=snap.rev)
 
 
 def update(snap: Snapshot, service: Service, spec: ServiceSpec, *, rollback: bool = False) -> Service:
@@ -69,7 +69,16 @@ def update(snap: Snapshot, service: Service, spec: ServiceSpec, *, rollback: boo
     spec = _admitted(snap, spec, service.id)
     if spec.mode.word != service.spec.mode.word:
         raise unimplemented("service mode change is not allowed")
-    return changed(snap, service, spec, status)
+    return replace(changed(snap, service, spec, status), read_after=snap.rev)
+
+
+def is_read(service: Service, version: int) -> bool:
+    """Whether who read the service at this version knows its present specification.
+
+    Docker refuses as soon as anything was written, an update's progress too. Here updates also begin by themselves
+    (new data of a secret), in the middle of a client's deployment.
+    """
+    return service.read_after < version <= service.rev
 
 
 def changed(snap: Snapshot, service: Service, spec: ServiceSpec, status: UpdateStatus | None = None) -> Service:

@@ -262,6 +262,7 @@ def _give_up(snap: Snapshot, service: Service, settings: Settings, failed: Task)
             previous_spec=None,
             previous_pull_auth="",
             update_status=status,
+            read_after=snap.rev,
         )
         # A version that no task has: those that were not touched yet are up to date because their template is equal.
         version = max(snap.rev, service.spec_version) + 1
