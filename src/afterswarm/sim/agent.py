@@ -66,10 +66,17 @@ class Line:
 
 
 class SimAgent:
-    """`said` is what the node reports of itself; `manager` answers `POST /session`."""
+    """`said` is what the node reports of itself; `manager` answers `POST /session`. `routed` is what beats say."""
 
     def __init__(
-        self, said: NodeReport, *, manager: Handler, heard: Mapping[str, float], clock: Clock, run_dir: Path
+        self,
+        said: NodeReport,
+        *,
+        manager: Handler,
+        heard: Mapping[str, float],
+        routed: dict[str, int],
+        clock: Clock,
+        run_dir: Path,
     ) -> None:
         self.said = said
         self.engine = SimEngine(hostname=said.description.hostname, clock=clock, latency=0.001, pull_takes=0.02)
@@ -78,6 +85,7 @@ class SimAgent:
         self.kernel.processes = Processes(self.engine)
         self._manager = manager
         self._heard = heard
+        self._routed = routed
         self._clock = clock
         self._run_dir = run_dir
 
@@ -92,6 +100,8 @@ class SimAgent:
                 clock=self._clock,
                 heard=self._heard,
                 applied=lambda rev: session.applied(rev),  # noqa: PLW0108 - there is none yet
+                acknowledge=lambda rev: self._routed.__setitem__(self.said.id, rev),
+                routed=self._routed,
             )
             worker = Worker(
                 engine=self.engine,

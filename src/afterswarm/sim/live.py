@@ -50,9 +50,15 @@ class Live:
         self._ears = Ears(self)
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
+        routed: dict[str, int] = {}  # what beats would tell everybody
         self.agents = {
             node_id: SimAgent(
-                said, manager=self._dispatcher.session, heard=self._ears, clock=clock, run_dir=folder / node_id
+                said,
+                manager=self._dispatcher.session,
+                heard=self._ears,
+                routed=routed,
+                clock=clock,
+                run_dir=folder / node_id,
             )
             for node_id, said in sorted(replica.snapshot().node_reports.items())
         }

@@ -553,3 +553,16 @@ def test_a_rollback_swaps_the_specs() -> None:
 def test_removal_is_a_wish_that_the_reaper_fulfils() -> None:
     there = existing()
     assert admit.remove(snapshot(there), there) == replace(there, pending_delete=True)
+
+
+def test_who_knows_the_specification_may_change_it_whatever_else_was_written() -> None:
+    before = Snapshot.of([], rev=7)
+    made = replace(admit.create(before, spec()), rev=before.rev + 1)
+    assert not admit.is_read(made, before.rev)
+    progress = replace(made, rev=made.rev + 5, update_status=UpdateStatus())
+    assert admit.is_read(progress, made.rev)
+    assert not admit.is_read(progress, progress.rev + 1)
+    later = Snapshot.of([progress], rev=progress.rev + 1)
+    changed = replace(admit.update(later, progress, spec()), rev=later.rev + 1)
+    assert not admit.is_read(changed, progress.rev)
+    assert admit.is_read(changed, changed.rev)
