@@ -65,6 +65,12 @@ class Store(Protocol):
         object leader/leader is still at revision `fence`. `Unavailable` when the outcome is not known.
         """
 
+    async def sweep(self, most: int) -> bool:
+        """Forget all guards if there are more than `most`, and say whether.
+
+        Who has planned before is refused as if all of them had moved, so nothing is lost but a second try.
+        """
+
 
 class EngineError(Exception):
     """The engine answered with an error: its HTTP status and its words."""

@@ -191,6 +191,21 @@ async def test_reading_moves_nothing(store: Store) -> None:
     await store.commit([Change(None, task("b"))], seen=seen, guards=["ports"])
 
 
+async def test_guards_are_forgotten_and_nobody_decides_from_an_older_picture(store: Store) -> None:
+    seen = await now(store)
+    await store.commit([Change(None, task("a"))], seen=seen, guards=["service/s", "ports"])
+    late = await now(store)
+    assert not await store.sweep(2)
+    assert await store.sweep(1)
+    assert not await store.sweep(0)
+    for guards, reads in ((["service/s"], []), ([], ["another"])):
+        with pytest.raises(Conflict):
+            await store.commit([Change(None, task("b"))], seen=late, guards=guards, reads=reads)
+    rev = await store.commit([Change(None, task("b"))], seen=await now(store), guards=["service/s"], reads=["ports"])
+    with pytest.raises(Conflict):
+        await store.commit([Change(None, task("c"))], seen=rev - 1, guards=["service/s"])
+
+
 async def test_a_commit_may_only_ask_or_only_move_guards(store: Store) -> None:
     seen = await now(store)
     assert await store.commit([], seen=seen, reads=["ports"]) == seen

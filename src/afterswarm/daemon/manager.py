@@ -43,6 +43,8 @@ from afterswarm.model.node import Role
 from afterswarm.model.refused import Refused
 from afterswarm.ports import Clock, Conflict, Unavailable
 
+SWEEP = 3600.0  # seconds between looks at how many guards there are
+MOST_GUARDS = 2_000
 TURNS = 1.0  # seconds between looks at whether the root certificate has changed
 ASK_AGAIN = 0.3  # seconds between requests for a place in the store
 ATTEMPTS = 10
@@ -79,7 +81,8 @@ class Manager:
         self._files = Files(ca=credentials.ca_path, cert=credentials.cert_path, key=credentials.key_path)
         self._store = Client.tcp("127.0.0.1", CLIENT_PORT, ssl=credentials.client_context, server_hostname="127.0.0.1")
         self._members = Members(self._store)
-        self.cache = Cache(EtcdStore(self._store), clock)
+        self._etcd = EtcdStore(self._store)
+        self.cache = Cache(self._etcd, clock)
         self.hosts = Hosts(self.cache, credentials.client_context, me=identity.node_id, own=engine)
         self.keys = Keys(lambda: credentials.cluster_key, clock.now)
         self._routes: Routes | None = None
@@ -130,6 +133,7 @@ class Manager:
                 self.begun = True
                 group.create_task(self._renew_trust(etcd), name="trust of the store")
                 group.create_task(lock.keep_in_step(self.cache, self._credentials), name="autolock")
+                group.create_task(self._sweep(), name="guards")
                 group.create_task(dispatcher.run(), name="dispatcher")
                 group.create_task(quorum.run(), name="managers")
                 group.create_task(lead(self.cache, me, self._heard, self._clock, CONTROLLERS), name="leadership")
@@ -182,6 +186,16 @@ class Manager:
                 log.warning("the swarm was made anew: this is its only manager")
                 return
         raise Unavailable("others keep changing the swarm")
+
+    async def _sweep(self) -> None:
+        """Guards of what is long gone are forgotten, with all others, when many have come together."""
+        while True:
+            await self._clock.sleep(SWEEP)
+            leader = self.cache.snapshot().leader
+            if leader and leader.node_id == self._identity.node_id:
+                with suppress(Unavailable):
+                    if await self._etcd.sweep(MOST_GUARDS):
+                        log.info("all guards are forgotten: there were more than %d", MOST_GUARDS)
 
     async def _renew_trust(self, etcd: EtcdServer) -> None:
         """etcd reads certificates anew at each connection, but what it trusts only when it starts.

@@ -29,6 +29,7 @@ class SimStore:
         self.compacted = 0  # batches up to this revision are forgotten
         self.objects: dict[tuple[str, str], Obj] = {}
         self.guards: dict[str, int] = {}
+        self.swept = 0
         self.log: list[Batch] = []  # one batch for every revision after `compacted`
         self.conflicts = 0
         self.fenced = 0
@@ -64,6 +65,13 @@ class SimStore:
     ) -> int:
         return await self._own.commit(changes, seen=seen, guards=guards, reads=reads, fence=fence)
 
+    async def sweep(self, most: int) -> bool:
+        if len(self.guards) <= most:
+            return False
+        self.apply([], seen=self.rev, guards=["swept"])
+        self.guards, self.swept = {}, self.rev
+        return True
+
     def apply(
         self,
         changes: Sequence[Change],
@@ -81,7 +89,7 @@ class SimStore:
         if fence is not None and (leader is None or leader.rev != fence):
             self.fenced += 1
             raise Fenced
-        moved = any(self.guards.get(guard, 0) > seen for guard in (*guards, *reads))
+        moved = any(self.guards.get(guard, self.swept) > seen for guard in (*guards, *reads))
         if moved or any(_rev(self.objects.get(key)) != _rev(change.old) for key, change in keyed.items()):
             self.conflicts += 1
             raise Conflict(self.rev)
@@ -162,6 +170,10 @@ class SimClient:
                     await self._give_up()
         finally:
             del self.store.watchers[woken]
+
+    async def sweep(self, most: int) -> bool:
+        await self._pass()
+        return await self.store.sweep(most)
 
     async def commit(
         self,

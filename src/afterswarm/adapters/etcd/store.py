@@ -23,6 +23,7 @@ from afterswarm.ports import Batch, Compacted, Conflict, Fenced, Unavailable
 
 ROOT = b"/afterswarm/"
 GUARDS = ROOT + b"guard/"
+SWEPT = ROOT + b"swept"  # moves when all guards are forgotten
 LEADER = ROOT + b"leader/leader"
 EVERY_KEY = b"\0"
 PAGE = 1_000  # objects asked for at a time
@@ -59,6 +60,7 @@ class _Found(msgspec.Struct, frozen=True):
     header: Header
     kvs: list[_KV] = []
     more: bool = False
+    count: int = 0
 
 
 class _Response(msgspec.Struct, frozen=True):
@@ -150,6 +152,7 @@ class EtcdStore:
             raise ValueError("a commit changes an object once")
         compare = [_is(key, change.old.rev if change.old else 0) for key, change in keys.items()]
         compare += [_not_after(_guard(name), seen) for name in sorted({*guards, *reads})]
+        compare += [_not_after(SWEPT, seen)] if guards or reads else []
         compare += [_is(LEADER, fence)] if fence is not None else []
         success = [_write(key, change.new) for key, change in keys.items()]
         success += [_put(_guard(name), b"") for name in sorted(set(guards))]
@@ -162,6 +165,14 @@ class EtcdStore:
         if fence is not None and fence not in _revisions(done):
             raise Fenced
         raise Conflict(done.header.revision)
+
+    async def sweep(self, most: int) -> bool:
+        every = {"key": GUARDS, "range_end": _after(GUARDS)}
+        if (await call(self._client, "/v3/kv/range", {**every, "count_only": True}, _Found)).count <= most:
+            return False
+        forget = [{"request_delete_range": every}, _put(SWEPT, b"")]
+        await call(self._client, "/v3/kv/txn", {"success": forget}, _Committed)
+        return True
 
 
 async def _lines(lines: AsyncIterator[bytes], quiet: float) -> AsyncGenerator[bytes, None]:

@@ -16,7 +16,8 @@ again. Each guard stands for one question that a decision asks of many objects:
 
 What only frees something (an address, a name, a port) moves no guard for it: nobody decides wrongly by still thinking
 it taken. Reports, node reports and suspicions have one writer each and move none. Guards stay behind when their
-object goes (a hundred bytes each): a late writer must still be refused.
+object goes, since a late writer must still be refused; when many have come together, all are forgotten at once and
+whoever planned before that has to look again (`ports.Store.sweep`).
 """
 
 from __future__ import annotations
