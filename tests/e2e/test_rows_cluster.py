@@ -97,6 +97,20 @@ def test_sw_05_how_hosts_find_each_other(three: list[Host]) -> None:
     ))  # fmt: skip
 
 
+@pytest.mark.row(
+    "SW-26", differs="beats on 7947/udp in place of gossip on 7946; stores on 2380/tcp besides"
+)
+def test_sw_26_ports_between_hosts(three: list[Host]) -> None:
+    def opened(host: Host) -> set[str]:
+        rows = [row.split() for row in host.run("ss", "-Hlntu").splitlines()]
+        local = {f"{kind}/{where.rpartition(':')[2]}" for kind, _, _, _, where, *_ in rows if "127.0.0.1" not in where}
+        return local - {"tcp/53", "udp/53", "tcp/8080"}
+
+    assert {"tcp/4567", "tcp/2380", "udp/7777", "udp/7947"} <= opened(three[0])
+    assert {"tcp/2377", "udp/7777", "udp/7947"} <= opened(three[2])
+    assert "tcp/2380" not in opened(three[2])
+
+
 @pytest.mark.row("SW-08", "SW-20")
 def test_sw_08_a_manager_that_starts_again_is_locked(three: list[Host]) -> None:
     first, second, _ = three
@@ -225,4 +239,13 @@ def test_sw_24_backup_and_restore(three: list[Host]) -> None:
     assert third.docker("service", "ls", "--format", "{{.Name}}") == "web"
     until("the worker follows the restored swarm", lambda: third.nodes()["swarm-1"] == "Ready")
     until("services live", lambda: len(third.running("web")) == 3)
-    disband([first, third])
+    third.docker("swarm", "update", "--autolock")
+    until("its keys are sealed", lambda: "key.pem" not in third.run("ls", f"{STATE}/identity"))
+    restart_daemon(third)
+    assert info(third, "LocalNodeState") == "locked"
+    assert third.docker("ps", "-q", engine=True) != ""
+    third.docker("swarm", "leave", "--force")
+    assert info(third, "LocalNodeState") == "inactive"
+    assert third.docker("ps", "-aq", engine=True) == ""
+    assert third.run("sh", "-c", f"ip -o link show type vxlan; find {STATE} -type f") == ""
+    disband([first])

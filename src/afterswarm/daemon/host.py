@@ -6,12 +6,9 @@ import asyncio
 import logging
 import shutil
 import socket
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from afterswarm.adapters.clock import WallClock
-from afterswarm.adapters.engine import DockerEngine
-from afterswarm.agent.describe import EngineUnfit, describe
 from afterswarm.agent.trust import csr, enrol
 from afterswarm.agent.trust.identity import Credentials, Identity
 from afterswarm.api.app import App
@@ -20,25 +17,20 @@ from afterswarm.api.swarm import ALREADY
 from afterswarm.api.write import LOCKED
 from afterswarm.daemon import addresses
 from afterswarm.daemon.config import Config
-from afterswarm.daemon.member import Member
-from afterswarm.http.children import apart
+from afterswarm.daemon.engine import EngineLook
+from afterswarm.daemon.life import Life
 from afterswarm.http.client import Client
-from afterswarm.http.errors import ConnectFailed
 from afterswarm.http.server import serve_unix
 from afterswarm.model.cluster import DATA_PATH_PORT, DEFAULT_POOL
 from afterswarm.model.enrolment import PORT, split, where
 from afterswarm.model.guest import Wish
-from afterswarm.model.node import Availability, Description, Role
+from afterswarm.model.node import Availability, Role
 from afterswarm.model.refused import Refused
-from afterswarm.ports import Replica, Unavailable
+from afterswarm.ports import Replica
 
 if TYPE_CHECKING:
     from afterswarm.control.founding import Founded
     from afterswarm.daemon.manager import Manager
-
-STARTING = 20.0  # seconds that init and join wait for the node to be a working member
-AGAIN = 1.0  # seconds before a life that failed begins again
-ENGINE_LOOK = 0.3  # seconds between looks at an engine that cannot be used
 
 TOO_LONG = "it took too long"
 STILL_JOINING = (  # Docker's words
@@ -57,15 +49,18 @@ class Daemon:
         self._clock = WallClock()
         self._engine = Client.unix(config.engine)
         self._credentials = Credentials(config.identity, config.run / "identity")
-        self._description: Description | None = None
-        self._unfit = "the engine of this host has not been asked yet"
-        self._fit = asyncio.Event()  # the engine can be used
-        self._agent: Member | None = None
-        self._error = ""
-        self._life: asyncio.Task[None] | None = None
+        self._look = EngineLook(self._engine)
         self._group: asyncio.TaskGroup | None = None
         self._changing = asyncio.Lock()
         self._app = App(self)
+        self._life = Life(
+            config=config,
+            credentials=self._credentials,
+            clock=self._clock,
+            engine=self._engine,
+            description=self._look.described,
+            follow=self._app.follow,
+        )
 
     async def run(self) -> None:
         """Serve the API; take up the life that was led before."""
@@ -74,11 +69,11 @@ class Daemon:
         async with serve_unix(self._config.listen, self._app), asyncio.TaskGroup() as group:
             log.info("API at unix://%s, engine at unix://%s", self._config.listen, self._config.engine)
             self._group = group
-            group.create_task(self._look_at_engine(), name="engine")
+            group.create_task(self._look.run(), name="engine")
             if self._credentials.locked:
                 log.warning('this manager is locked: it waits for "docker swarm unlock"; its containers go on')
             elif self._credentials.identity:
-                self._enter()
+                self._begin()
             await asyncio.Event().wait()
 
     # ---- what the API asks ---------------------------------------------------------------------------------------
@@ -97,17 +92,17 @@ class Daemon:
 
     @property
     def replica(self) -> Replica | None:
-        manager = self._agent.manager if self._agent else None
+        manager = self._life.member.manager if self._life.member else None
         return manager.cache if manager else None
 
     def local(self) -> LocalInfo:
         identity = self._identity
         if identity is None:
-            return LocalInfo(error="" if self._description else self._unfit)
-        agent, manager = self._agent, self._agent.manager if self._agent else None
+            return LocalInfo(error=self._look.unfit)
+        agent, manager = self._life.member, self._life.member.manager if self._life.member else None
         ready = manager.cache.synced.is_set() if manager else bool(agent and agent.connected)
         known = agent.managers if agent else []
-        error = self._error or (agent.trouble if agent else "")
+        error = self._life.error or (agent.trouble if agent else "")
         locked = self._credentials.locked
         return LocalInfo(
             state="locked" if locked else "error" if error else "active" if ready or agent else "pending",
@@ -144,12 +139,12 @@ class Daemon:
             self._credentials.adopt(
                 founded.enrolment, ca=founded.ca, key=pair.key, data_path=data_path, listen=listen, port=port
             )
-            self._enter(founded)
+            self._begin(founded)
             try:
-                await self._settled()
+                await self._life.settled()
             except TimeoutError:
-                why = self._error or TOO_LONG
-                await self._end()
+                why = self._life.error or TOO_LONG
+                await self._life.end()
                 raise Refused(503, f"the swarm could not be started: {why}. See the daemon's log.") from None
             return self.node_id
 
@@ -161,13 +156,13 @@ class Daemon:
         wish = request.advertise_addr or (identity.address if identity.address in own else "")
         data_path_wish = request.data_path_addr or (identity.data_path if identity.data_path in own else "")
         address, data_path = self._addresses(wish, data_path_wish)
-        await self._stop()
+        await self._life.stop()
         self._credentials.move(address, data_path)
-        self._enter(self._clock.now())
+        self._begin(self._clock.now())
         try:
-            await self._settled()
+            await self._life.settled()
         except TimeoutError:
-            why = self._error or TOO_LONG
+            why = self._life.error or TOO_LONG
             raise Refused(503, f"the swarm could not be made anew: {why}. See the daemon's log.") from None
         return identity.node_id
 
@@ -178,11 +173,11 @@ class Daemon:
             if not self._credentials.locked:
                 raise Refused(409, "swarm is not locked")
             lock.open_with(self._credentials, key)
-            self._enter()
+            self._begin()
             try:
-                await self._settled()
+                await self._life.settled()
             except TimeoutError:
-                raise Refused(503, f"swarm component could not be started: {self._error or TOO_LONG}") from None
+                raise Refused(503, f"swarm component could not be started: {self._life.error or TOO_LONG}") from None
 
     async def join(self, request: JoinRequest) -> None:
         async with self._changing:
@@ -202,49 +197,39 @@ class Daemon:
             self._credentials.adopt(
                 joined.enrolment, ca=joined.ca, key=joined.key, data_path=data_path, listen=listen, port=port
             )
-            self._enter()
+            self._begin()
             try:
-                await self._settled()
+                await self._life.settled()
             except TimeoutError:
                 raise Refused(503, STILL_JOINING) from None
 
     async def leave(self, *, force: bool) -> None:
         async with self._changing:
-            agent = self._agent
-            if agent:
-                await agent.clear()
-                await agent.say_goodbye()
-            if agent and agent.manager:
-                with suppress(Unavailable, Refused, ConnectFailed, TimeoutError):  # the others see to it in the end
-                    async with asyncio.timeout(5.0):
-                        await agent.manager.depart()
-            await self._end()
-            if agent:
-                await agent.dismantle()
+            await self._life.leave()
             log.info("this node left the swarm%s", " by force" if force else "")
 
     def acquaintances(self) -> list[Acquaintance]:
-        return self._agent.acquaintances() if self._agent else []
+        return self._life.member.acquaintances() if self._life.member else []
 
     def engine_of(self, node_id: str) -> tuple[Client, str]:
-        manager = self._agent.manager if self._agent else None
+        manager = self._life.member.manager if self._life.member else None
         if manager is None:
             raise Refused(503, "this node is not a swarm manager")
         return manager.hosts.engine_of(node_id)
 
     async def admit(self, wish: Wish) -> Place:
-        if self._agent is None:
+        if self._life.member is None:
             raise Refused(503, "this node is not part of a swarm")
-        guest, network, endpoint, name_server = await self._agent.guests.admit(wish)
+        guest, network, endpoint, name_server = await self._life.member.guests.admit(wish)
         return Place(guest=guest.id, network=network, endpoint=endpoint, name_server=name_server)
 
     def made(self, guests: list[str]) -> None:
-        if self._agent:
-            self._agent.guests.made(guests)
+        if self._life.member:
+            self._life.member.guests.made(guests)
 
     async def dismiss(self, guests: list[str]) -> None:
-        if self._agent:
-            await self._agent.guests.dismiss(guests)
+        if self._life.member:
+            await self._life.member.guests.dismiss(guests)
 
     def seal(self, object_id: str, data: bytes) -> str:
         return self._managing().seal(object_id, data)
@@ -263,16 +248,20 @@ class Daemon:
         return self._credentials.identity
 
     def _managing(self) -> Manager:
-        manager = self._agent.manager if self._agent else None
+        manager = self._life.member.manager if self._life.member else None
         if manager is None:
             raise Refused(503, "this node is not a swarm manager")
         return manager
 
+    def _begin(self, how: Founded | float | None = None) -> None:
+        assert self._group  # noqa: S101 - set before anything can be asked
+        self._life.begin(self._group, how)
+
     def _check_free(self) -> None:
         if self._identity:
             raise Refused(503, ALREADY)
-        if self._description is None:
-            raise Refused(503, self._unfit)
+        if self._look.unfit:
+            raise Refused(503, self._look.unfit)
 
     def _addresses(self, advertise: str, data_path: str) -> tuple[str, str]:
         own = addresses.of_this_host()
@@ -284,83 +273,6 @@ class Daemon:
         host, port = addresses.listening(listen, addresses.of_this_host())
         own = where(host or "0.0.0.0", port) if host or port != PORT else ""
         return own, addresses.advertised(advertise, port)
-
-    def _enter(self, begin: Founded | float | None = None) -> None:
-        assert self._group  # noqa: S101 - set before anything can be asked
-        self._life = self._group.create_task(self._live(begin), name="member of a swarm")
-
-    async def _live(self, begin: Founded | float | None) -> None:
-        """Be a member until that ends. A failure is said, and the life begins again: containers do not notice."""
-        while identity := self._identity:
-            agent = Member(
-                config=self._config,
-                credentials=self._credentials,
-                identity=identity,
-                clock=self._clock,
-                engine=self._engine,
-                description=self._described,
-                follow=self._app.follow,
-            )
-            self._agent = agent
-            try:
-                await apart(agent.run(begin))
-                if agent.removed:
-                    log.warning("this node was removed from the swarm")
-                    await agent.dismantle()
-                    self._forget()
-                    return
-            except* Exception as failures:
-                self._error = str(failures.exceptions[0])
-                log.exception("the node's part in the swarm failed; it begins again")
-            finally:
-                self._agent = None
-            if isinstance(begin, float):
-                begin = None  # not a second time by itself: whoever asked for it has been told
-            await asyncio.sleep(AGAIN)
-
-    async def _settled(self) -> None:
-        """Wait until this node works as a member. Raises `TimeoutError`."""
-        async with asyncio.timeout(STARTING):
-            while not (self._agent and self._agent.working()):
-                await self._clock.sleep(0.05)
-
-    async def _stop(self) -> None:
-        """End this node's life in the swarm; it may begin again."""
-        life, self._life = self._life, None
-        if life:
-            life.cancel()
-            with suppress(asyncio.CancelledError):
-                await life
-        self._error = ""
-
-    async def _end(self) -> None:
-        await self._stop()
-        self._forget()
-
-    def _forget(self) -> None:
-        self._credentials.forget()
-        self._error = ""
-        shutil.rmtree(self._config.etcd, ignore_errors=True)
-
-    # ---- the engine ----------------------------------------------------------------------------------------------
-
-    async def _described(self) -> Description:
-        await self._fit.wait()
-        assert self._description  # noqa: S101 - set before `_fit`
-        return self._description
-
-    async def _look_at_engine(self) -> None:
-        """Until there is an engine that can be used; what is wrong with it is said once, and to every client."""
-        while self._description is None:
-            try:
-                self._description = await describe(DockerEngine(self._engine))
-            except EngineUnfit as why:
-                if str(why) != self._unfit:
-                    self._unfit = str(why)
-                    log.error("%s", why)  # noqa: TRY400 - the words are the message
-                await asyncio.sleep(ENGINE_LOOK)
-            else:
-                self._fit.set()
 
 
 def _shown(at: str) -> str:

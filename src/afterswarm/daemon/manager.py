@@ -34,6 +34,7 @@ from afterswarm.core.trust.certificate import UNIT
 from afterswarm.daemon import lock
 from afterswarm.daemon.config import Config
 from afterswarm.daemon.gate import Routes
+from afterswarm.daemon.upkeep import Upkeep
 from afterswarm.http.client import Client
 from afterswarm.http.errors import ConnectFailed
 from afterswarm.model.base import Change, Obj
@@ -43,9 +44,6 @@ from afterswarm.model.node import Role
 from afterswarm.model.refused import Refused
 from afterswarm.ports import Clock, Conflict, Unavailable
 
-SWEEP = 3600.0  # seconds between looks at how many guards there are
-MOST_GUARDS = 2_000
-TURNS = 1.0  # seconds between looks at whether the root certificate has changed
 ASK_AGAIN = 0.3  # seconds between requests for a place in the store
 ATTEMPTS = 10
 
@@ -69,7 +67,6 @@ class Manager:
         greet: Callable[[], None],
     ) -> None:
         self.begun = False  # the store and the objects are what they are to be
-        self.trust = credentials.trust  # digest of the root certificate that this host and its store count on
         self._config = config
         self._credentials = credentials
         self._identity = identity
@@ -77,15 +74,29 @@ class Manager:
         self._heard = heard
         self._connect = connect
         self._follow = follow
-        self._greet = greet
         self._files = Files(ca=credentials.ca_path, cert=credentials.cert_path, key=credentials.key_path)
         self._store = Client.tcp("127.0.0.1", CLIENT_PORT, ssl=credentials.client_context, server_hostname="127.0.0.1")
         self._members = Members(self._store)
-        self._etcd = EtcdStore(self._store)
-        self.cache = Cache(self._etcd, clock)
+        store = EtcdStore(self._store)
+        self.cache = Cache(store, clock)
+        self._upkeep = Upkeep(
+            cache=self.cache,
+            store=store,
+            members=self._members,
+            credentials=credentials,
+            clock=clock,
+            me=identity.node_id,
+            alive=self._alive,
+            greet=greet,
+        )
         self.hosts = Hosts(self.cache, credentials.client_context, me=identity.node_id, own=engine)
         self.keys = Keys(lambda: credentials.cluster_key, clock.now)
         self._routes: Routes | None = None
+
+    @property
+    def trust(self) -> str:
+        """Digest of the root certificate that this host and its store count on."""
+        return self._upkeep.trust
 
     @property
     def routes(self) -> Routes | None:
@@ -131,9 +142,8 @@ class Manager:
                 elif begin:
                     await self._begin_anew(begin)
                 self.begun = True
-                group.create_task(self._renew_trust(etcd), name="trust of the store")
+                group.create_task(self._upkeep.run(etcd), name="upkeep of the store")
                 group.create_task(lock.keep_in_step(self.cache, self._credentials), name="autolock")
-                group.create_task(self._sweep(), name="guards")
                 group.create_task(dispatcher.run(), name="dispatcher")
                 group.create_task(quorum.run(), name="managers")
                 group.create_task(lead(self.cache, me, self._heard, self._clock, CONTROLLERS), name="leadership")
@@ -158,7 +168,7 @@ class Manager:
         members the one that stays is sure to hear that it is alone.
         """
         with suppress(Unavailable, Refused):
-            await self._hand_over()
+            await self._upkeep.hand_over()
         members, status = await self._members.members(), await self._members.status()
         if len(members) > 1:
             await self._members.remove(status.member_id)
@@ -186,54 +196,6 @@ class Manager:
                 log.warning("the swarm was made anew: this is its only manager")
                 return
         raise Unavailable("others keep changing the swarm")
-
-    async def _sweep(self) -> None:
-        """Guards of what is long gone are forgotten, with all others, when many have come together."""
-        while True:
-            await self._clock.sleep(SWEEP)
-            leader = self.cache.snapshot().leader
-            if leader and leader.node_id == self._identity.node_id:
-                with suppress(Unavailable):
-                    if await self._etcd.sweep(MOST_GUARDS):
-                        log.info("all guards are forgotten: there were more than %d", MOST_GUARDS)
-
-    async def _renew_trust(self, etcd: EtcdServer) -> None:
-        """etcd reads certificates anew at each connection, but what it trusts only when it starts.
-
-        Managers take turns, so that a majority of the store is always there. Until its turn a store gets along with
-        the others all the same: their certificates bring the way from the former root to the new one.
-        """
-        while True:
-            wanted = self._credentials.trust
-            if wanted != self.trust and self._my_turn(wanted):
-                log.info("the store starts again to trust the new root certificate")
-                with suppress(Unavailable, Refused):
-                    await self._hand_over()
-                await etcd.restart()
-                while not await self._members.ready():
-                    await self._clock.sleep(0.2)
-                self.trust = wanted
-                self._greet()
-            await self._clock.sleep(TURNS)
-
-    def _my_turn(self, trust: str) -> bool:
-        snap = self.cache.snapshot()
-        before = [
-            n.id
-            for n in snap.nodes.values()
-            if n.role == Role.MANAGER and n.id < self._identity.node_id and snap.is_ready(n.id)
-        ]
-        reports = (snap.node_reports.get(i) for i in before)
-        return self.cache.healthy and all(report and report.trust == trust for report in reports)
-
-    async def _hand_over(self) -> None:
-        """Have another member lead the store, if this one does: nobody has to wait for an election then."""
-        members, status = await self._members.members(), await self._members.status()
-        staying = [
-            m.id for m in members if m.name != self._identity.node_id and m.name in self._alive() and not m.learner
-        ]
-        if staying and status.leader == status.member_id:
-            await self._members.move_leader(min(staying))
 
     async def _member(self, begin: Founded | float | None) -> EtcdServer:
         """This manager's etcd, with its place among the members."""
