@@ -97,9 +97,7 @@ def test_sw_05_how_hosts_find_each_other(three: list[Host]) -> None:
     ))  # fmt: skip
 
 
-@pytest.mark.row(
-    "SW-26", differs="beats on 7947/udp in place of gossip on 7946; stores on 2380/tcp besides"
-)
+@pytest.mark.row("SW-26", differs="beats on 7947/udp in place of gossip on 7946; stores on 2380/tcp besides")
 def test_sw_26_ports_between_hosts(three: list[Host]) -> None:
     def opened(host: Host) -> set[str]:
         rows = [row.split() for row in host.run("ss", "-Hlntu").splitlines()]
