@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 
 CREATE = ("service", "create", "--restart-delay", "50ms")
@@ -196,3 +200,20 @@ async def test_mo_03_unfinished_tasks_leave_a_node_and_finished_ones_do_not(
     await eventually(moved)
     assert await replicas(cli, "done") == "replicated job 0/3 (3/3 completed)"
     assert len(await tasks(cli, "done")) == 3
+
+
+@pytest.mark.row("MO-03", "MO-04", client="docker-py")
+async def test_mo_03_by_docker_py(sock: Path, live: Any) -> None:
+    def use() -> list[str]:
+        client = docker.DockerClient(base_url=f"unix://{sock}", version="1.41")
+        try:
+            mode = docker.types.ServiceMode("replicated-job", replicas=2, concurrency=1)
+            made = [client.services.create("exits:0", name="sums", mode=mode)]
+            made.append(client.services.create("exits:0", name="sweep", mode=docker.types.ServiceMode("global-job")))
+            while sum(task["Status"]["State"] == "complete" for service in made for task in service.tasks()) < 5:
+                threading.Event().wait(0.1)
+            return [mode for service in made for mode in service.attrs["Spec"]["Mode"]]
+        finally:
+            client.close()
+
+    assert await asyncio.wait_for(asyncio.to_thread(use), 20) == ["ReplicatedJob", "GlobalJob"]

@@ -128,6 +128,18 @@ async def test_pl_07_plugins(cli: Any, live: Any, seen: Any, api: Any) -> None:
     await seen.waits("lost", "missing plugin on 3 nodes")
 
 
+@pytest.mark.row(
+    "PL-08", differs="there are no cluster volumes (CSI): a task that mounts one waits for ever, and says why"
+)
+async def test_pl_08_cluster_volumes(cli: Any, live: Any, seen: Any, api: Any) -> None:
+    mount = {"Type": "cluster", "Source": "group:fast", "Target": "/data"}
+    template = {"ContainerSpec": {"Image": "nginx:1", "Mounts": [mount]}}
+    await api.ok("POST", "/services/create", {"Name": "db", "TaskTemplate": template})
+    await seen.waits("db", "no CSI plugin for cluster volumes on 3 nodes")
+    (shown,) = json.loads(await cli("service", "inspect", "db"))
+    assert shown["Spec"]["TaskTemplate"]["ContainerSpec"]["Mounts"] == [mount]
+
+
 @pytest.mark.row("PL-09")
 async def test_pl_09_all_reasons_in_one_sentence(cli: Any, live: Any, seen: Any) -> None:
     await cli("node", "update", "--availability", "pause", "swarm-1")
