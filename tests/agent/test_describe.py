@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from afterswarm.agent.describe import EngineUnfit, check, describe, description
+from afterswarm.agent.describe import LOOK, EngineUnfit, check, describe, description, follow
 from afterswarm.model.node import Plugin
 from afterswarm.model.service import GenericResource
+from afterswarm.sim.clock import LoopClock
 from afterswarm.sim.engine import SimEngine
 
 INFO = {
@@ -62,6 +65,25 @@ def test_an_unfit_engine_is_told_apart_with_the_way_out(change, words):
 @pytest.mark.parametrize("version", ["20.10.0", "28.2.2", "29.0.0", "dev"])
 def test_later_engines_are_fit(version):
     check(INFO | {"ServerVersion": version})
+
+
+@pytest.mark.looptime
+async def test_what_changes_is_said_and_what_does_not_is_not():
+    plain = description(INFO | {"GenericResources": []})
+    looks = [plain, EngineUnfit("it restarts"), description(INFO), description(INFO)]
+    said = []
+
+    async def look():
+        found = looks.pop(0)
+        if isinstance(found, EngineUnfit):
+            raise found
+        return found
+
+    following = asyncio.create_task(follow(plain, look, said.append, LoopClock()))
+    await asyncio.sleep(4.5 * LOOK)
+    following.cancel()
+    assert said == [description(INFO)]
+    assert not looks
 
 
 async def test_a_missing_engine_is_told_with_the_way_out():

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
 from afterswarm.model.node import Description, Engine, Plugin
 from afterswarm.model.service import SECOND, GenericResource, Platform, Resources
+from afterswarm.ports import Clock, EngineError, EngineGone, Json
 from afterswarm.ports import Engine as EnginePort
-from afterswarm.ports import EngineError, EngineGone, Json
 
 OLDEST = (20, 10)
+LOOK = 20.0  # seconds between looks at what an engine says of itself, as with Docker
 _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}  # as nodes are described; the other names are images'
+
+log = logging.getLogger(__name__)
 
 
 class EngineUnfit(Exception):
@@ -33,6 +38,22 @@ async def describe(engine: EnginePort) -> Description:
         raise EngineUnfit(f"the Docker Engine refuses to be asked: {why.message}. {_way_out_of_age()}") from why
     check(info)
     return description(info)
+
+
+async def follow(
+    said: Description, look: Callable[[], Awaitable[Description]], say: Callable[[Description], None], clock: Clock
+) -> None:
+    """Say what has become of the description: engines are configured anew, upgraded, and given plugins. For ever."""
+    while True:
+        await clock.sleep(LOOK)
+        try:
+            found = await look()
+        except EngineUnfit as why:
+            log.info("the last description stands: %s", why)
+            continue
+        if found != said:
+            said = found
+            say(found)
 
 
 def check(info: Json) -> None:

@@ -16,6 +16,7 @@ from afterswarm import __version__
 from afterswarm.adapters.engine import DockerEngine
 from afterswarm.adapters.etcd.server import Removed
 from afterswarm.adapters.kernel.linux import LinuxKernel
+from afterswarm.agent import describe
 from afterswarm.agent.beats.beats import Beats
 from afterswarm.agent.containers.worker import Worker
 from afterswarm.agent.network.guests import Guests
@@ -205,6 +206,10 @@ class Member:
                     group.create_task(self._worker.run(), name="containers"),
                     group.create_task(self.guests.run(), name="guests"),
                     group.create_task(self._session.run(), name="session"),
+                    group.create_task(
+                        describe.follow(self._description, self._look, self._described, self._clock),
+                        name="description",
+                    ),
                 ]
                 await self._over.wait()
                 for task in [*tasks, *([self._managing] if self._managing else [])]:
@@ -297,6 +302,13 @@ class Member:
             trust=self.manager.trust if self.manager else self._credentials.trust,
             issuer=self._identity.issuer,
         )
+
+    async def _look(self) -> Description:
+        return await describe.describe(DockerEngine(self._client))
+
+    def _described(self, found: Description) -> None:
+        self._description = found
+        self._session.greet()
 
     def _on_removed(self) -> None:
         assert self._group  # noqa: S101 - `run` has set it

@@ -28,6 +28,9 @@ def boot(name: str, host: Path) -> None:
         (host / "disk" / own).mkdir(parents=True, exist_ok=True)
         Path(place).mkdir(parents=True, exist_ok=True)
         mount("--bind", str(host / "disk" / own), place)
+    configuration = Path("/var/lib/docker/daemon.json")
+    if not configuration.exists():
+        configuration.write_text("{}\n")
     Path("/run/lock").mkdir(exist_ok=True)
     hostname = host / "run" / "hostname"
     hostname.write_text(name + "\n")
@@ -39,6 +42,7 @@ def engine_argv(cgroup: str, registry: str) -> list[str]:
     return [
         "dockerd",
         "--host=unix:///run/docker.sock",
+        "--config-file=/var/lib/docker/daemon.json",  # the host's own, and not the machine's
         "--data-root=/var/lib/docker",
         "--exec-root=/run/docker",
         "--pidfile=/run/docker.pid",
