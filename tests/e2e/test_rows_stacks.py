@@ -87,7 +87,8 @@ def test_st_04_removed_and_deployed_at_once_ten_times(swarm: list[Host], folder:
         assert len(host.docker("network", "ls", "-q", "--filter", "name=st_front", engine=True).split()) == 1
 
 
-@pytest.mark.row("SC-03", "UP-08", differs="new data is accepted, and the services that use it are updated to it")
+@pytest.mark.row("UP-08")
+@pytest.mark.row("SC-03", differs="new data is accepted: services that use it are updated, and rolled back with it")
 @pytest.mark.parametrize("client", CLIENTS)
 def test_sc_03_files_change_in_place(swarm: list[Host], folder: Path, client: str) -> None:
     first = swarm[0].with_client(client)

@@ -88,7 +88,8 @@ async def test_sc_02_ls_inspect_rm(cli: Any) -> None:
     assert await cli("secret", "rm", "pw1") == "pw1"
 
 
-@pytest.mark.row("SC-03", "UP-08", differs="new data is accepted, and the services that use it are updated to it")
+@pytest.mark.row("UP-08")
+@pytest.mark.row("SC-03", differs="new data is accepted: services that use it are updated, and rolled back with it")
 async def test_sc_03_new_data_by_stack_deploy(cli: Any, live: Any, api: Any, tmp_path: Path, eventually: Any) -> None:
     for name, text in (("pw", "old secret"), ("conf", "old config"), ("stack.yml", STACK)):
         (tmp_path / name).write_text(text)
@@ -137,7 +138,8 @@ async def test_sc_03_new_data_by_stack_deploy(cli: Any, live: Any, api: Any, tmp
     assert await cli("secret", "ls", "-q") == ""
 
 
-@pytest.mark.row("SC-03", "UP-04", differs="new data is accepted, and rolled back with the update that it caused")
+@pytest.mark.row("UP-04")
+@pytest.mark.row("SC-03", differs="new data is accepted: services that use it are updated, and rolled back with it")
 async def test_sc_03_data_that_breaks_a_service_is_rolled_back(
     cli: Any, live: Any, api: Any, tmp_path: Path, eventually: Any
 ) -> None:
@@ -169,7 +171,11 @@ async def test_sc_03_data_that_breaks_a_service_is_rolled_back(
     assert "bad" in await cli("config", "inspect", "--pretty", "s_conf")
 
 
-@pytest.mark.row("SC-03", client="docker-py", differs="labels and data may be updated, not labels alone")
+@pytest.mark.row(
+    "SC-03",
+    client="docker-py",
+    differs="new data is accepted: services that use it are updated, and rolled back with it",
+)
 async def test_sc_03_labels_roll_nothing_and_versions_are_checked(sock: Path, api: Any, live: Any) -> None:
     def use() -> None:
         client = docker.APIClient(base_url=f"unix://{sock}", version="1.41")

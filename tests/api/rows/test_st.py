@@ -58,6 +58,11 @@ async def has(cli: Any, flag: str, *command: str) -> bool:
     return flag in await cli(*command, "--help")
 
 
+async def knows_jobs(cli: Any) -> bool:
+    """Version 20.10 knows jobs as services, and not in stacks."""
+    return not (await cli("version", "--format", "{{.Client.Version}}")).startswith("20.")
+
+
 def by_name(api: Any) -> dict[str, Service]:
     return {s.name: s for s in api.stored(Service) if not s.pending_delete}
 
@@ -377,10 +382,38 @@ async def test_st_11_deploy_keys(cli: Any, api: Any) -> None:
 @pytest.mark.row("ST-12")
 async def test_st_12_modes(cli: Any, api: Any) -> None:
     text = "version: '3.9'\nservices: {web: {image: 'nginx:1', deploy: {mode: %s}}}"
-    for number, (mode, shown) in enumerate((("replicated", "replicated"), ("global", "global"))):
-        await cli("stack", "deploy", "-c", "-", f"s{number}", stdin=text % mode)
-        assert await cli("stack", "services", "--format", "{{.Mode}}", f"s{number}") == shown
-    code, out = await cli.run("stack", "deploy", "-c", "-", "s", stdin=text % "global, replicas: 2")
-    assert (code, "replicas can only be used with replicated" in out) == (1, True)
+    jobs = ("replicated-job", "global-job") if await knows_jobs(cli) else ()
+    for number, mode in enumerate(("replicated", "global", *jobs)):
+        more = ", replicas: 3" if mode.startswith("replicated") else ""
+        await cli("stack", "deploy", "-c", "-", f"s{number}", stdin=text % (mode + more))
+        shown = (await cli("stack", "services", "--format", "{{.Mode}}", f"s{number}")).replace(" ", "-")
+        assert shown == mode
+    if jobs:
+        job = by_name(api)["s2_web"].spec.mode.replicated_job
+        assert (job.max_concurrent, job.total_completions) == (3, 3)
+    for mode in ("global", *jobs[1:]):
+        code, out = await cli.run("stack", "deploy", "-c", "-", "s", stdin=text % f"{mode}, replicas: 2")
+        assert (code, "replicas can only be used with replicated" in out) == (1, True)
     code, out = await cli.run("stack", "deploy", "-c", "-", "s", stdin=text % "sometimes")
     assert (code, "sometimes" in out) == (1, True)
+
+
+@pytest.mark.row("ST-12")
+@pytest.mark.row("SC-03", differs="new data is accepted: services that use it are updated, and rolled back with it")
+async def test_st_12_jobs_run_and_run_again(cli: Any, api: Any, live: Any, folder: Path, eventually: Any) -> None:
+    if not await knows_jobs(cli):
+        pytest.skip("this version of the command line knows no jobs in stacks")
+    job = "{image: 'exits:0', configs: [conf], deploy: {mode: replicated-job, replicas: 2}}"
+    text = f"version: '3.9'\nservices: {{job: {job}}}"
+    (folder / "stack.yml").write_text(f"{text}\nconfigs: {{conf: {{file: ./conf}}}}")
+
+    async def done() -> bool:
+        shown = await cli("stack", "services", "--format", "{{.Replicas}}", "clinic")
+        return shown == "0/2 (2/2 completed)"
+
+    await cli(*deploy(folder))
+    await eventually(done)
+    (folder / "conf").write_text("a = 2")
+    await cli(*deploy(folder))
+    assert api.stored(Service)[0].job_status.iteration == 1
+    await eventually(done)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -317,3 +318,37 @@ async def test_up_12_the_image_is_there_before_the_old_task_stops(cli: Any, live
     assert prepared
     verbs = [verb for verb, _ in engine.calls if verb in ("pull", "create", "stop", "start")]
     assert verbs == ["pull", "create", "stop", "start"]
+
+
+class Stops(list[tuple[str, str]]):
+    """What an engine is asked; each stop with the addresses that hosts still send new connections to."""
+
+    def __init__(self, live: Any) -> None:
+        super().__init__()
+        self.live = live
+        self.stopped: list[tuple[str, str]] = []
+
+    def append(self, call: tuple[str, str]) -> None:
+        super().append(call)
+        if call[0] == "stop":
+            self.stopped.append((call[1].rpartition(".")[2], rules(self.live)))
+
+
+def rules(live: Any) -> str:
+    """What the hosts do with new connections to published ports."""
+    lines = [line for agent in live.agents.values() for line in agent.kernel.rulesets[None].splitlines()]
+    return "\n".join(line for line in lines if "dnat to" in line)
+
+
+@pytest.mark.row("UP-13")
+async def test_up_13_nobody_sends_anything_to_a_task_that_is_told_to_end(cli: Any, live: Any, api: Any) -> None:
+    await started(cli, "--replicas", "3", "--publish", "8080:80")
+    addresses = {t.id: t.attachments[0].address.partition("/")[0] for t in api.stored(Task)}
+    assert all(re.search(rf"\b{address}\b", rules(live)) for address in addresses.values())
+    stops = Stops(live)
+    for agent in live.agents.values():
+        agent.engine.calls = stops
+    await cli("service", "update", "--image", "nginx:2", "web")
+    assert {task for task, _ in stops.stopped} == set(addresses)
+    for task, text in stops.stopped:
+        assert not re.search(rf"\b{addresses[task]}\b", text), text
