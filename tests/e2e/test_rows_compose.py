@@ -1,4 +1,4 @@
-"""`afterswarm stack deploy` on real hosts: in order, with options that services lack, ports where they should answer."""
+"""`afterswarm stack deploy` on real hosts: in order, with further options, ports where they should answer."""
 
 from __future__ import annotations
 

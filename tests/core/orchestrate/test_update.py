@@ -204,6 +204,15 @@ def test_a_failure_after_the_monitor_period_does_not_count() -> None:
     assert status(planned(of, old(2), task, soon)) is not None
 
 
+@pytest.mark.parametrize(("condition", "paused"), [("any", True), ("on-failure", False), ("none", False)])
+def test_one_that_need_not_start_again_may_complete(condition: str, *, paused: bool) -> None:
+    of = updating()
+    template = replace(of.spec.task_template, restart_policy=RestartPolicy(condition=condition))
+    of = replace(of, spec=replace(of.spec, task_template=template))
+    found = status(planned(of, new(of, 1, TaskState.COMPLETE), old(2), old(3)))
+    assert (found is not None and found.state == UpdateState.PAUSED) is paused
+
+
 def test_what_was_stopped_did_not_fail() -> None:
     of = updating()
     assert status(planned(of, old(2), new(of, 1, SHUTDOWN, desired=SHUTDOWN))) is None

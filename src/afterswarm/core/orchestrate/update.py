@@ -12,6 +12,7 @@ remembered between two turns but what objects hold. States, words and numbers ar
 
 - stop-first prepares the new task (pulls its image) before the old one is stopped, and leaves the old one running when
   that fails;
+- a task that completes, and by its restart policy need not start again, has not failed;
 - start-first gives way to stop-first when a port of the host, which only one of the two can have, is published.
 """
 
@@ -241,8 +242,10 @@ def _first_try(service: Service, task: Task) -> bool:
 
 
 def _failed(snap: Snapshot, task: Task, settings: Settings) -> bool:
-    """Whether it ended by itself before the monitor period was over."""
-    if snap.state_of(task) not in slots.ENDED_BY_ITSELF:
+    """Whether it ended by itself before the monitor period was over. One that is not to run for ever may end well."""
+    state = snap.state_of(task)
+    meant_to_end = slots.policy_of(task).condition in ("none", "on-failure")
+    if state not in slots.ENDED_BY_ITSELF or (state == TaskState.COMPLETE and meant_to_end):
         return False
     report = snap.reports.get(task.id)
     return report is None or not report.started or report.since - report.started <= settings.monitor
