@@ -104,6 +104,22 @@ async def test_by_id_by_its_beginning_and_by_name(api: Any, two: Two, term: str)
         assert two.there.asked[-1] == f"{method} /v1.41/containers/{THERE}/{action}"
 
 
+async def test_by_slot_or_by_host(api: Any, two: Two) -> None:
+    assert await api.ok("GET", "/containers/web.1/json") == {"where": "there"}
+    assert two.there.asked[-1] == f"GET /containers/{THERE}/json"
+    snap = api.host.cache.snapshot()
+    two.here.containers["cd" * 32] = "agent.one.t3"
+    task = replace(snap.tasks["task1"], id="t3", rev=0, service_name="agent", slot=0, node_id=ONE)
+    await api.write(task, replace(snap.reports["task1"], id="t3", rev=0, container_id="cd" * 32))
+    for term in ("agent.swarm-1", f"agent.{ONE}"):
+        assert await api.ok("GET", f"/containers/{term}/json") == {"where": "here"}
+    for term in ("web.2", "web", "web.", "agent.swarm-2", "agent.0"):
+        assert (await api.fails("GET", f"/containers/{term}/json"))[0] == 404, term
+    await api.write(replace(snap.reports["task1"], state=TaskState.FAILED))
+    assert (await api.fails("GET", "/containers/web.1/json"))[0] == 404, "what has ended is called by its whole name"
+    assert (await api.ok("GET", "/containers/web.1.task1/json")) == {"where": "there"}
+
+
 async def test_bodies_reach_the_other_host(api: Any, two: Two) -> None:
     assert await api.ok("PUT", f"/containers/{THERE}/archive?path=/", b"a tar") == {"where": "there"}
     assert two.there.sent == b"a tar"

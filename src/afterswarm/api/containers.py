@@ -1,8 +1,9 @@
 """A task's container from any manager: what this host's engine does not know is asked of the engine that has it.
 
 `docker exec`, `logs`, `cp`, `stats`, `inspect`, `top`, `attach`, `wait`, `kill` and the like name a container by its
-id, the beginning of it, or its name. This host's engine comes first. What the orchestrator would undo is refused: a
-task that ends is replaced, so its container is neither started again nor changed. `docker ps` stays this host's.
+id, the beginning of it, or its name; or by `web.2`, which is what runs in that slot now. This host's engine comes
+first. What the orchestrator would undo is refused: a task that ends is replaced, so its container is neither started
+again nor changed. `docker ps` stays this host's.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ import msgspec
 
 from afterswarm.api import versions
 from afterswarm.api.host import Host
-from afterswarm.api.reach import ANSWERING, called, reach
+from afterswarm.api.reach import ANSWERING, called, node_name, reach
 from afterswarm.core.host import container_config
 from afterswarm.http.client import Client
 from afterswarm.http.errors import ConnectFailed
-from afterswarm.http.message import Request, Response, Upgraded
+from afterswarm.http.message import Request, Response, Upgraded, let_go
 from afterswarm.http.proxy import forward
 from afterswarm.model.node import NodeState
 from afterswarm.model.refused import Refused
 from afterswarm.model.snapshot import Snapshot
-from afterswarm.model.task import Task
+from afterswarm.model.task import Task, TaskState
 
 PASSED = (
     "GET json", "GET logs", "GET stats", "GET top", "GET changes", "GET export", "GET attach/ws", "GET archive",
@@ -78,7 +79,10 @@ class Containers:
         return await _ask(host, node, request, path) if node else await forward(request, host.engine)
 
     async def _remember(self, answer: Response, node: str) -> Response:
-        body = answer.body if isinstance(answer.body, bytes) else b"".join([chunk async for chunk in answer.body])
+        try:
+            body = answer.body if isinstance(answer.body, bytes) else b"".join([chunk async for chunk in answer.body])
+        finally:
+            await let_go(answer.body)
         self._execs[msgspec.json.decode(body)["Id"]] = node
         while len(self._execs) > REMEMBERED:
             del self._execs[next(iter(self._execs))]
@@ -100,12 +104,28 @@ def named(snap: Snapshot, term: str, *, but: str) -> list[tuple[str, Task]]:
     )
 
 
+def in_slot(snap: Snapshot, term: str) -> list[tuple[str, Task]]:
+    """What runs as `web.2`, or as `agent.<host>` of a global service: at most one, the newest."""
+    service, _, place = term.removeprefix("/").partition(".")
+    running = [
+        (report.container_id, task)
+        for report in snap.reports.values()
+        if report.state == TaskState.RUNNING
+        and report.container_id
+        and (task := snap.tasks.get(report.id))
+        and task.service_name == service
+        and place in ([str(task.slot)] if task.slot else [task.node_id, node_name(snap, task.node_id)])
+    ]
+    return sorted(running, key=lambda found: (found[1].created, found[1].id))[-1:]
+
+
 async def _elsewhere(host: Host, term: str) -> tuple[str, Task] | None:
-    """The container on another host that is meant, and its task; `None`: this host's engine is to answer."""
+    """The container that is meant, and its task; `None`: this host's engine is to answer, as if we were not there."""
     if host.replica is None:
         return None
-    found = named(host.replica.snapshot(), term, but=host.node_id)
-    if not found or await _knows(host.engine, f"/containers/{quote(term, safe='')}/json"):
+    snap = host.replica.snapshot()
+    found = named(snap, term, but=host.node_id) or in_slot(snap, term)
+    if not found or (found[0][0] != term and await _knows(host.engine, f"/containers/{quote(term, safe='')}/json")):
         return None
     if len(found) > 1:
         raise Refused(400, f"multiple IDs found with provided prefix: {term}")
@@ -148,7 +168,7 @@ async def _ask(host: Host, node_id: str, request: Request, path: str) -> Respons
     _, mark, query = request.target.partition("?")
     target = prefix + (f"/v{versions.text(version)}" if version else "") + path + mark + query
     try:
-        return await forward(request, client, target=target, halves=True)
+        return await forward(request, client, target=target, halves=bool(prefix))
     except ConnectFailed as why:
         raise Refused(503, f"node {called(host.replica, node_id)} went away before it had answered: {why}") from why
 

@@ -8,6 +8,7 @@ from afterswarm.http.client import Client
 from afterswarm.http.errors import ConnectFailed
 from afterswarm.model.node import NodeState
 from afterswarm.model.refused import Refused
+from afterswarm.model.snapshot import Snapshot
 from afterswarm.ports import Replica
 
 ANSWERING = 1.5  # seconds for another host to show that it is there
@@ -35,6 +36,9 @@ async def reach(host: Host, node_id: str) -> tuple[Client, str, tuple[int, int] 
 
 def called(replica: Replica | None, node_id: str) -> str:
     """The node's name, for sentences."""
-    snap = replica.snapshot() if replica else None
-    node = snap.nodes.get(node_id) if snap else None
-    return (snap and node and lookup.hostname(snap, node)) or node_id
+    return node_name(replica.snapshot(), node_id) if replica else node_id
+
+
+def node_name(snap: Snapshot, node_id: str) -> str:
+    node = snap.nodes.get(node_id)
+    return (node and lookup.hostname(snap, node)) or node_id
