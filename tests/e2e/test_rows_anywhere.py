@@ -27,7 +27,7 @@ EACH = pytest.mark.parametrize("client", CLIENTS)
 def spread(hosts: list[Host]) -> Iterator[list[Host]]:
     """swarm-1 and swarm-2 manage; services of swarm-3: `talk`, `term` with a terminal, `mute` without readable logs."""
     form(hosts, managers=2)
-    flags = ("-d", "-q", "--constraint", "node.hostname==swarm-3")
+    flags = ("-d", "-q", "--restart-delay", "1s", "--constraint", "node.hostname==swarm-3")
     hosts[0].docker("service", "create", *flags, "--name", "talk", BUSYBOX, "sh", "-c", TALK)
     hosts[0].docker("service", "create", *flags, "--name", "term", "-t", BUSYBOX, "sh", "-c", "echo hello; sleep 9999")
     hosts[0].docker("service", "create", *flags, "--name", "mute", "--log-driver", "none", BUSYBOX)
@@ -41,12 +41,15 @@ def spread(hosts: list[Host]) -> Iterator[list[Host]]:
     hosts[0].docker("service", "rm", "talk", "term", "mute", "all")
 
 
-def container(host: Host, service: str) -> str:
-    """Name of the one task's container, as `docker service ps` lets an operator make it up."""
-    (name,) = host.docker(
-        "service", "ps", "--no-trunc", "-f", "desired-state=running", "--format", "{{.Name}}.{{.ID}}", service
-    ).split()
-    return name
+def container(host: Host, service: str, but: str = "") -> str:
+    """Name of the one task's container, once it runs, as `docker service ps` lets an operator make it up."""
+
+    def running() -> str:
+        form = ("--format", "{{.Name}}.{{.ID}} {{.CurrentState}}")
+        shown = host.docker("service", "ps", "--no-trunc", "-f", "desired-state=running", *form, service)
+        return next((ln.split()[0] for ln in shown.splitlines() if " Running" in ln and ln.split()[0] != but), "")
+
+    return until(f"{service} runs", running, 30)
 
 
 def piped(host: Host, said: bytes, *argv: str) -> bytes:
@@ -186,7 +189,7 @@ def test_what_the_swarm_decides_is_refused_and_an_end_is_healed(spread: list[Hos
         time.sleep(0.5)
         host.docker("kill", name)
         waited("137")
-    until("replaced", lambda: host.running("talk") and container(host, "talk") != name, 30)
+    assert container(host, "talk", but=name), "it is replaced"
 
 
 @EACH
