@@ -12,7 +12,7 @@ import msgspec
 
 from afterswarm.core import allocate, schedule
 from afterswarm.core.cluster import liveness, rotation
-from afterswarm.core.orchestrate import enforce, everywhere, jobs, reap, replicated, restart, tasks, update
+from afterswarm.core.orchestrate import drain, enforce, everywhere, jobs, reap, replicated, restart, tasks, update
 from afterswarm.model.base import Change, Plan
 from afterswarm.model.cluster import Cluster
 from afterswarm.model.guest import Guest
@@ -88,6 +88,7 @@ CONTROLLERS = (
     Controller("liveness", verdicts_touched, liveness.plan),
     Controller("rotation", trust_touched, rotation.plan),
     Controller("enforce", slots_touched, enforce.plan),
+    Controller("drain", slots_touched, drain.plan),
     Controller("replicated", services_and_reports_touched, replicated.plan),
     Controller("everywhere", slots_touched, everywhere.plan),
     Controller("jobs", slots_touched, jobs.plan),

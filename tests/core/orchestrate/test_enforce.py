@@ -26,11 +26,13 @@ def test_node_down_means_another_task_now() -> None:
     assert new.desired == TaskState.READY, "started when it has a node, unless the old one is back before"
 
 
-def test_drained_means_another_task_that_waits_for_the_old_one() -> None:
+def test_drained_means_another_task_for_one_that_does_not_run_yet() -> None:
     of = g.service()
-    old, [new] = planned(of, g.node("a", availability=Availability.DRAIN), *g.task("t", of))
+    drained = g.node("a", availability=Availability.DRAIN)
+    old, [new] = planned(of, drained, *g.task("t", of, state=TaskState.STARTING))
     assert old["t"].desired == TaskState.SHUTDOWN
     assert (new.desired, new.start_after) == (TaskState.READY, 0.0)
+    assert planned(of, drained, *g.task("t", of)) == ({}, []), "one that runs is moved by `drain`"
 
 
 def test_a_task_of_a_removed_node_is_orphaned() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from afterswarm.core.orchestrate import enforce, everywhere, jobs, reap, replicated, restart, slots, update
+from afterswarm.core.orchestrate import drain, enforce, everywhere, jobs, reap, replicated, restart, slots, update
 from afterswarm.model.base import Obj
 from afterswarm.model.node import Availability, NodeReport, NodeState
 from afterswarm.model.service import SECOND, JobStatus, RestartPolicy, Service, UpdateConfig, UpdateState, UpdateStatus
@@ -18,7 +18,7 @@ from afterswarm.model.task import Task, TaskState
 from afterswarm.sim import given as g
 from afterswarm.sim import rules
 
-PLANNERS = [replicated, everywhere, jobs, enforce, restart, update, reap]
+PLANNERS = [replicated, everywhere, jobs, enforce, drain, restart, update, reap]
 FINAL = (TaskState.COMPLETE, TaskState.FAILED, TaskState.SHUTDOWN, TaskState.REJECTED)
 STATES = (
     TaskState.NEW,

@@ -1,7 +1,8 @@
 """Tasks of replicated services and jobs that cannot stay where they are: their node is down, drained, gone, or unfit.
 
 Such a task is told to stop and gets a replacement in the same commit, without the restart delay: that one is for tasks
-that fail, not for hosts. (Tasks of global services and jobs are bound to their node: see `everywhere` and `jobs`.)
+that fail, not for hosts. (A running task on a drained node can be moved at leisure: see `drain`. Tasks of global
+services and jobs are bound to their node: see `everywhere` and `jobs`.)
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ def _plan(snap: Snapshot, service: Service) -> Plan:
     changes: list[Change] = []
     reasons: list[str] = []
     for slot, here in slots.by_slot(snap.tasks_of(service.id)).items():
-        leaving = {t.id: why for t in here if slots.alive(snap, t) and (why := slots.misplaced(snap, service, t))}
+        leaving = {
+            t.id: why
+            for t in here
+            if slots.alive(snap, t) and not slots.moves(snap, service, t) and (why := slots.misplaced(snap, service, t))
+        }
         if not leaving or (service.job_status and all(slots.outdated(snap, service, t) for t in here)):
             continue
         reasons += leaving.values()

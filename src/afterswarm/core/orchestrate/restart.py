@@ -103,7 +103,7 @@ def _follow(snap: Snapshot, service: Service, here: list[Task], living: list[Tas
 
 
 def _doubles(snap: Snapshot, service: Service, living: list[Task]) -> list[Task]:
-    current = [t for t in living if not slots.outdated(snap, service, t)]
+    current = [t for t in living if not slots.outdated(snap, service, t) and not slots.moves(snap, service, t)]
     worth = sorted(current, key=lambda t: (-t.desired, -snap.state_of(t), t.id))
     return worth[1:]
 

@@ -178,6 +178,14 @@ def misplaced(snap: Snapshot, service: Service, task: Task) -> str:
     return ""
 
 
+def moves(snap: Snapshot, service: Service, task: Task) -> bool:
+    """Whether the task has work to finish and a node to finish it on, but is to go: see `drain`."""
+    if service.spec.mode.replicated is None or not alive(snap, task) or snap.state_of(task) != TaskState.RUNNING:
+        return False
+    node = snap.nodes.get(task.node_id)
+    return node is not None and node.state == NodeState.READY and node.spec.availability == Availability.DRAIN
+
+
 def misplaced_for_good(snap: Snapshot, service: Service, task: Task) -> bool:
     """Whether the slot itself is where it cannot be: a task of a global service is bound to its node."""
     return service.spec.mode.per_node and bool(misplaced(snap, service, task))
