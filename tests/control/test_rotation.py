@@ -9,16 +9,18 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from msgspec.structs import replace
 
+from afterswarm.agent.trust import csr
 from afterswarm.agent.trust.diagnosis import Diagnosis
 from afterswarm.agent.trust.enrol import join
 from afterswarm.agent.trust.renewal import Renewal
-from afterswarm.control import ca, given
+from afterswarm.control import ca, founding, given
 from afterswarm.control.keys import Keys
 from afterswarm.core.cluster import rotation
 from afterswarm.core.trust import roots
 from afterswarm.core.trust.token import digest_of
 from afterswarm.http.errors import ConnectFailed
 from afterswarm.model.base import Change
+from afterswarm.model.cluster import CAConfig, SwarmSpec
 from afterswarm.model.node import NodeReport
 from afterswarm.model.refused import Refused
 
@@ -166,6 +168,25 @@ async def test_a_root_of_the_users_own(manager, kind: str) -> None:
     for credentials in (manager.credentials, old):
         credentials.follow(manager.cache.snapshot().cluster.ca_cert)
     await talk(manager, old)
+
+
+def test_a_swarm_that_begins_with_a_root_of_the_users_own() -> None:
+    import time  # noqa: PLC0415
+
+    cert, key = root()
+    config = CAConfig(signing_ca_cert=cert, signing_ca_key=key)
+    made = founding.found(
+        csr.generate().csr,
+        address="10.0.0.1",
+        spec=SwarmSpec(ca_config=config),
+        pools=[],
+        subnet_size=24,
+        data_path_port=4789,
+        now=time.time(),
+    )
+    assert (made.ca, made.cluster.ca_cert) == (cert, cert)
+    assert made.cluster.spec == SwarmSpec()
+    assert key.strip().splitlines()[1] not in made.cluster.ca_key
 
 
 @pytest.mark.parametrize(

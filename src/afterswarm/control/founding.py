@@ -10,8 +10,9 @@ import os
 import msgspec
 
 from afterswarm import ids
-from afterswarm.control import ca, seal
+from afterswarm.control import ca, given, seal
 from afterswarm.control.keys import ca_key, sealed_unlock_key
+from afterswarm.core.admit.cluster import unsigned
 from afterswarm.core.trust import roots, token
 from afterswarm.core.trust.certificate import role_of
 from afterswarm.model.cluster import Cluster, JoinTokens, SwarmSpec
@@ -41,8 +42,9 @@ def found(
     data_path_port: int,
     now: float,
 ) -> Founded:
-    """Draws the keys and signs the first node's certificate."""
-    authority = ca.found(now)
+    """Draws the keys and signs the first node's certificate. Raises `Refused` for a root of the user's that won't do."""
+    own = spec.ca_config
+    authority = given.authority(own.signing_ca_cert, own.signing_ca_key, now) if own.signing_ca_cert else ca.found(now)
     cluster_id = ids.derive("cluster", authority.cert)
     node = Node(
         id=ids.derive("node", cluster_id, ca.fingerprint(csr)),
@@ -54,7 +56,7 @@ def found(
     key = seal.new_key()
     cluster = Cluster(
         id=cluster_id,
-        spec=spec,
+        spec=unsigned(spec),
         ca_cert=authority.cert,
         ca_key=seal.seal(key, ca_key(cluster_id), authority.key.encode()),
         tokens=JoinTokens(worker=new_token(authority.cert), manager=new_token(authority.cert)),

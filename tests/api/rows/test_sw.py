@@ -117,7 +117,7 @@ async def test_sw_14_only_a_manager_makes_a_swarm_anew(cli: Any, api: Any, roote
 # ---- settings --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.row("SW-09", "SW-11", "SW-12", "SW-13", "SW-18", "SW-19")
+@pytest.mark.row("SW-09", "SW-12", "SW-13", "SW-18", "SW-19")
 async def test_sw_19_settings_are_kept_and_shown(cli: Any, api: Any) -> None:
     await cli(
         "swarm", "update", "--cert-expiry", "48h", "--dispatcher-heartbeat", "7s", "--task-history-limit", "-1",
@@ -139,6 +139,12 @@ async def test_sw_19_settings_are_kept_and_shown(cli: Any, api: Any) -> None:
     ):
         assert words in await cli.fails("swarm", "update", *flags)
     assert api.stored(Cluster)[0].rev == rev
+
+
+@pytest.mark.row("SW-11", differs="kept and shown; a silent node is called down after 2 s, whatever the period is")
+async def test_sw_11_heartbeats(cli: Any, api: Any) -> None:
+    await cli("swarm", "update", "--dispatcher-heartbeat", "9s")
+    assert "Heartbeat Period: 9 seconds" in await cli("info")
 
 
 @pytest.mark.row("SW-18", "SW-19")

@@ -88,6 +88,11 @@ def test_when_the_root_certificate_is_rotated() -> None:
     assert (kept.signing_ca_cert, kept.signing_ca_key) == ("", "")
 
 
+def test_a_root_of_the_users_own_from_the_beginning() -> None:
+    with pytest.raises(Refused, match="must be provided together"):
+        admit.init(SwarmSpec(ca_config=CAConfig(signing_ca_cert="c")), pools=[], subnet_size=0, data_path_port=0)
+
+
 def test_what_is_accepted_and_kept() -> None:
     lock = EncryptionConfig(auto_lock_managers=True)
     spec = SwarmSpec(encryption_config=lock, ca_config=CAConfig(external_cas=[ExternalCA(url="https://ca")]))

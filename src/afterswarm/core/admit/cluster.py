@@ -29,7 +29,10 @@ def init(
         raise Refused(400, f"VXLAN UDP port number is not in valid range (1024-49151): {data_path_port}")
     if auto_lock:
         spec = replace(spec, encryption_config=EncryptionConfig(auto_lock_managers=True))
-    return _unsigned(_checked(spec))
+    spec = _checked(spec)
+    if bool(spec.ca_config.signing_ca_cert) != bool(spec.ca_config.signing_ca_key):
+        raise Refused(400, f"{_INVALID}a signing CA certificate and its key must be provided together")
+    return spec
 
 
 def update(cluster: Cluster, spec: SwarmSpec) -> Cluster:
@@ -42,7 +45,7 @@ def update(cluster: Cluster, spec: SwarmSpec) -> Cluster:
     if root and not spec.ca_config.signing_ca_key and root.strip() != cluster.ca_cert.strip():
         words = "there must be at least one valid, reachable external CA corresponding to the desired CA certificate"
         raise Refused(400, f"{_INVALID}{words}")
-    cluster = replace(cluster, spec=_unsigned(spec))
+    cluster = replace(cluster, spec=unsigned(spec))
     if root and root.strip() == cluster.ca_cert.strip():  # back to the present one
         return replace(cluster, rotation=None)
     return cluster
@@ -90,7 +93,7 @@ def _checked(spec: SwarmSpec) -> SwarmSpec:
     return replace(spec, name="default", raft=_ticking(spec.raft))
 
 
-def _unsigned(spec: SwarmSpec) -> SwarmSpec:
+def unsigned(spec: SwarmSpec) -> SwarmSpec:
     """What a root certificate is given with is used and not kept: neither is ever shown, as in Docker."""
     return replace(spec, ca_config=replace(spec.ca_config, signing_ca_cert="", signing_ca_key=""))
 
