@@ -42,7 +42,7 @@ def found(
     data_path_port: int,
     now: float,
 ) -> Founded:
-    """Draws the keys and signs the first node's certificate. Raises `Refused` for a root of the user's that won't do."""
+    """Draws the keys, signs the first node's certificate. Raises `Refused` for a root of the user's that won't do."""
     own = spec.ca_config
     authority = given.authority(own.signing_ca_cert, own.signing_ca_key, now) if own.signing_ca_cert else ca.found(now)
     cluster_id = ids.derive("cluster", authority.cert)
