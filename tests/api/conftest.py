@@ -95,6 +95,8 @@ class FakeEngine:
             )
         if path == "/info":
             return Response.json({"Name": "one", "ServerVersion": "20.10.24", "OSType": "linux", "Swarm": {}})
+        if path == "/volumes":
+            return Response.json({"Volumes": [], "Warnings": None})
         if found := re.match(r"/distribution/(.+)/json", path):
             return self._distribution(found[1])
         if path == "/networks":

@@ -54,8 +54,9 @@ def running(host: Host, name: str, count: int = 1) -> None:
 
 def inspected(host: Host, name: str) -> dict[str, Any]:
     """The service's one container on this host, in the engine's own words."""
-    (found,) = host.docker("ps", "-q", "--filter", f"name=^{name}\\.", engine=True).split()
-    shown: dict[str, Any] = json.loads(host.docker("inspect", found, engine=True))[0]
+    found = host.docker("ps", "-q", "--filter", f"name=^{name}\\.", engine=True).split()
+    assert len(found) == 1, found
+    shown: dict[str, Any] = json.loads(host.docker("inspect", *found, engine=True))[0]
     return shown
 
 

@@ -6,7 +6,20 @@ import re
 from collections.abc import Awaitable, Callable, Iterable
 from urllib.parse import unquote
 
-from afterswarm.api import configs, errors, guests, info, networks, nodes, secrets, services, swarm, tasks, versions
+from afterswarm.api import (
+    configs,
+    errors,
+    guests,
+    info,
+    networks,
+    nodes,
+    secrets,
+    services,
+    swarm,
+    tasks,
+    versions,
+    volumes,
+)
 from afterswarm.api.containers import Containers
 from afterswarm.api.events.events import Events
 from afterswarm.api.host import Host
@@ -18,7 +31,7 @@ from afterswarm.ports import Replica
 
 OURS = {"configs", "nodes", "secrets", "services", "swarm", "tasks"}  # never the engine's business
 
-_RESOURCES = (info, logs, guests, swarm, nodes, services, tasks, secrets, configs, networks)
+_RESOURCES = (info, logs, guests, swarm, nodes, services, tasks, secrets, configs, networks, volumes)
 
 Route = tuple[str, str, Callable[..., Awaitable[Response | Upgraded]]]
 

@@ -16,6 +16,7 @@ from afterswarm.model.secret import Config, Secret
 from afterswarm.model.service import Service
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import Task
+from afterswarm.model.volume import ClusterVolume
 
 O = TypeVar("O", bound=Obj)  # noqa: E741
 
@@ -89,3 +90,7 @@ def network_exactly(snap: Snapshot, term: str) -> Network | None:
 
 def _by_id(objects: Mapping[str, O]) -> list[O]:
     return [objects[key] for key in sorted(objects)]
+
+
+def cluster_volume(snap: Snapshot, term: str) -> ClusterVolume:
+    return find("volume", term, _by_id(snap.cluster_volumes), lambda v: v.name)

@@ -14,13 +14,14 @@ from afterswarm.model.node import Leader, Node, NodeReport, NodeState, Suspicion
 from afterswarm.model.secret import Config, Payload, Secret
 from afterswarm.model.service import Service
 from afterswarm.model.task import Report, Task, TaskState
-from afterswarm.model.volume import Volume
+from afterswarm.model.volume import ClusterVolume, Volume
 
 if TYPE_CHECKING:
     from afterswarm.model.base import Obj
 
 KINDS: dict[str, type[Obj]] = {
     "cluster": Cluster,
+    "cluster-volume": ClusterVolume,
     "config": Config,
     "guest": Guest,
     "leader": Leader,
@@ -49,6 +50,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     rev: int = 0
     now: float = 0.0
     clusters: Mapping[str, Cluster] = {}
+    cluster_volumes: Mapping[str, ClusterVolume] = {}
     configs: Mapping[str, Config] = {}
     guests: Mapping[str, Guest] = {}
     leaders: Mapping[str, Leader] = {}

@@ -10,6 +10,7 @@ again. Each guard stands for one question that a decision asks of many objects:
     network/<id>            the network, and every address given out in it
     networks                the subnets and VXLAN ids of all networks
     ports                   the ports that services publish
+    cluster-volume/<id>     the cluster volume
     secret/<id>, config/<id>  the object, and which services use which version of it
     name/<kind>/<name>      who has the name
     cluster                 the settings of the swarm
@@ -33,6 +34,7 @@ from afterswarm.model.node import Node, Role
 from afterswarm.model.secret import Config, Payload, Secret
 from afterswarm.model.service import PortConfig, Service
 from afterswarm.model.task import Task
+from afterswarm.model.volume import ClusterVolume
 
 
 def guards_of(change: Change) -> set[str]:
@@ -70,6 +72,8 @@ def _guards(change: Change) -> Iterator[str]:
             yield f"secret/{owner}" if sealed else f"config/{owner}"
         case Cluster():
             yield "cluster"
+        case ClusterVolume(id=volume_id):
+            yield f"cluster-volume/{volume_id}"
         case _:
             return
     yield from _name(change)
@@ -78,8 +82,8 @@ def _guards(change: Change) -> Iterator[str]:
 def _name(change: Change) -> Iterator[str]:
     """The name that is taken, if it is new. Names of nodes need not be unique."""
     old, new = change.old, change.new
-    if isinstance(new, Service | Network | Secret | Config):
-        had = old.name if isinstance(old, Service | Network | Secret | Config) else None
+    if isinstance(new, Service | Network | Secret | Config | ClusterVolume):
+        had = old.name if isinstance(old, Service | Network | Secret | Config | ClusterVolume) else None
         if new.name != had:
             yield f"name/{type(new).__name__.lower()}/{new.name}"
 
