@@ -19,12 +19,16 @@ services:
     configs: [{{source: motd, target: /etc/motd}}]
     networks: [front]
     ports: ["8077:80"]
-    deploy: {{replicas: 4, update_config: {{monitor: 500ms, parallelism: 2}}, rollback_config: {{monitor: 500ms}}}}
+    deploy:
+      replicas: 4
+      labels: {{afterswarm.drain: "0"}}
+      update_config: {{monitor: 500ms, parallelism: 2}}
+      rollback_config: {{monitor: 500ms}}
   agent:
     image: {BUSYBOX}
     command: ["sh", "-c", "{LOOP}"]
     networks: [front]
-    deploy: {{mode: global, update_config: {{monitor: 500ms}}}}
+    deploy: {{mode: global, labels: {{afterswarm.drain: "0"}}, update_config: {{monitor: 500ms}}}}
 networks: {{front: {{ipam: {{config: [{{subnet: 10.99.7.0/28}}]}}}}}}
 secrets: {{word: {{file: ./word}}}}
 configs: {{motd: {{file: ./motd}}}}
@@ -55,10 +59,10 @@ def complete(host: Host) -> bool:
     return host.replicas("st_web") == "4/4" and host.replicas("st_agent") == "3/3"
 
 
-def read(swarm: list[Host]) -> set[tuple[str, str]]:
+def read(swarm: list[Host]) -> set[tuple[str, ...]]:
     """What the containers of `web` see in their two files."""
     return {
-        (host.docker("exec", c, "cat", "/run/secrets/word"), host.docker("exec", c, "cat", "/etc/motd"))
+        tuple(host.docker("exec", c, "cat", "/run/secrets/word", "/etc/motd", engine=True).splitlines())
         for host in swarm
         for c in host.docker("ps", "-q", "--filter", "name=st_web.", engine=True).split()
     }
