@@ -170,3 +170,36 @@ async def test_cl_03_ansible(live: Any, sock: Path, tmp_path: Path) -> None:
 
     ended = await ansible.play(END)
     assert {name for name, task in ended.items() if not task["changed"]} == set()
+
+
+DATA = """
+- hosts: localhost
+  gather_facts: false
+  tasks:
+    - name: docker_secret
+      community.docker.docker_secret: {name: pw, data: "%(data)s"}
+    - name: docker_config
+      community.docker.docker_config: {name: conf, data: "%(data)s"}
+    - name: docker_secret with versions
+      community.docker.docker_secret: {name: key, data: "%(data)s", rolling_versions: true, versions_to_keep: 2}
+      register: key
+    - name: docker_config with versions
+      community.docker.docker_config: {name: motd, data: "%(data)s", rolling_versions: true, versions_to_keep: 2}
+    - name: docker_swarm_service
+      community.docker.docker_swarm_service:
+        name: web
+        image: nginx:1
+        resolve_image: false
+        secrets: [{secret_id: "{{ key.secret_id }}", secret_name: "{{ key.secret_name }}", filename: /key}]
+"""
+
+
+@pytest.mark.row("CL-03", client="Ansible community.docker")
+async def test_cl_03_new_data_by_new_objects(live: Any, api: Any, sock: Path, tmp_path: Path) -> None:
+    """The module removes and creates again, or gives each version a name of its own."""
+    ansible = Ansible(sock, tmp_path)
+    for data in ("old", "new"):
+        said = await ansible.play(DATA % {"data": data})
+        assert {name for name, task in said.items() if not task["changed"]} == set()
+    for kind, names in (("secrets", ["key_v1", "key_v2", "pw"]), ("configs", ["conf", "motd_v1", "motd_v2"])):
+        assert sorted(o["Spec"]["Name"] for o in await api.ok("GET", f"/{kind}")) == names
