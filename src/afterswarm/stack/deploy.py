@@ -108,7 +108,8 @@ class _Deployment:
     async def _apply(self, stack: Stack, steps: Sequence[Step]) -> set[str]:
         """Names of the services that were created or changed. A service needs the ids of what it uses."""
         for step in steps:
-            if (step.kind == "service") == (step.mark is Mark.PRUNE) and step.mark is not Mark.SAME:
+            first = (step.kind == "service") == (step.mark is Mark.PRUNE)
+            if step.mark is Mark.NOTE or (first and step.mark is not Mark.SAME):
                 await self._do(step)
         running = await self._swarm.running(stack.name)
         changed = set()
