@@ -168,7 +168,7 @@ def test_networks_secrets_and_configs() -> None:
         configs=[ConfigSpec(name="c", data="Yg=="), ConfigSpec(name="d")],
     )
     steps = plan(wanted, there)
-    assert [f"{s.mark}{s.name}" for s in steps] == ["!n", "=shop_default", "+new", "~s", "+t", "~c", "+d"]
+    assert [f"{s.mark}{s.name}" for s in steps] == ["!n", "=shop_default", "+new", "?s", "+t", "~c", "+d"]
     assert "10.1.0.0/24 → 10.2.0.0/24" in str(steps[0])
     assert not any("Yg" in str(step) for step in steps), "no data is shown"
 

@@ -42,7 +42,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 async def deploy(options: Options, model: Model, voice: Voice) -> int:
     """The exit code: 1 when the stack is refused or does not get well in time."""
     trouble = Trouble()
-    stack = convert(model.content, Names(options.stack, model.project), model.environment, trouble)
+    try:
+        stack = convert(model.content, Names(options.stack, model.project), model.environment, trouble)
+    except (ValueError, TypeError, KeyError) as why:  # Compose lets through what nobody has thought of
+        voice.error(f"this cannot be made into a stack: {why!r}")
+        return 1
     for words in (*model.warnings, *trouble.notes):
         voice.warn(words)
     for words in trouble.refused:
@@ -75,7 +79,7 @@ class _Deployment:
         if self._options.dry_run:
             self._show(steps)
             return 0
-        changed = await self._apply(stack, steps)
+        changed = await self._apply(stack, running, steps)
         if self._options.detach:
             return 0
         return await watch(self._swarm, stack, changed, self._options.timeout, self._voice)
@@ -85,8 +89,11 @@ class _Deployment:
             self._voice.say(str(step))
         words = {Mark.CREATE: "to create", Mark.CHANGE: "to change", Mark.PRUNE: "to remove", Mark.SAME: "the same"}
         counts = {mark: sum(step.mark is mark for step in steps) for mark in words}
+        counts[Mark.SAME] += sum(step.mark is Mark.AGAIN for step in steps)
+        again = sum(step.mark is Mark.AGAIN for step in steps)
         told = ", ".join(f"{counts[mark]} {word}" for mark, word in words.items())
-        self._voice.say(f"{told}; nothing was done")
+        maybe = f" ({again} of which only the swarm knows)" if again else ""
+        self._voice.say(f"{told}{maybe}; nothing was done")
 
     async def _with_image(self, wanted: Wanted, running: Running) -> Wanted:
         """With the digest of its image."""
@@ -105,14 +112,17 @@ class _Deployment:
             spec = planning.keeping_image(spec, old)  # what the registry said before holds
         return replace(wanted, spec=spec)
 
-    async def _apply(self, stack: Stack, steps: Sequence[Step]) -> set[str]:
+    async def _apply(self, stack: Stack, before: Running, steps: Sequence[Step]) -> set[str]:
         """Names of the services that were created or changed. A service needs the ids of what it uses."""
         for step in steps:
             first = (step.kind == "service") == (step.mark is Mark.PRUNE)
             if step.mark is Mark.NOTE or (first and step.mark is not Mark.SAME):
                 await self._do(step)
         running = await self._swarm.running(stack.name)
-        changed = set()
+        sent = {s.name for s in steps if s.kind in ("secret", "config") and s.mark in (Mark.CHANGE, Mark.AGAIN)}
+        changed = planning.brought_along(before, running, sent)
+        for name in sorted(changed):
+            self._voice.say(f"~ service {name}\n    its secrets or configs have other data")
         for step in planning.plan(stack, running):
             if step.kind == "service" and step.mark in (Mark.CREATE, Mark.CHANGE):
                 await self._do(step)
@@ -123,11 +133,12 @@ class _Deployment:
         return changed
 
     async def _do(self, step: Step) -> None:
-        self._voice.say(str(step))
+        if step.mark is not Mark.AGAIN:
+            self._voice.say(str(step))
         match step.mark:
             case Mark.CREATE:
                 await self._swarm.create(step, self._auths.get(step.name, ""))
-            case Mark.CHANGE:
+            case Mark.CHANGE | Mark.AGAIN:
                 await self._update(step)
             case Mark.PRUNE:
                 await self._swarm.remove(step)

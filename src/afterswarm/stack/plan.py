@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
 
 import msgspec
@@ -21,6 +21,7 @@ class Mark(StrEnum):
     CHANGE = "~"
     PRUNE = "-"
     SAME = "="
+    AGAIN = "?"  # it is sent, and only the swarm knows whether it differs
     NOTE = "!"  # nothing is done, and should be known
 
 
@@ -102,10 +103,12 @@ def _secret(spec: SecretSpec, there: There | None) -> Step:
     """Nobody but the swarm can say whether its data is another."""
     if there is None:
         return Step(Mark.CREATE, "secret", spec.name, spec=spec)
-    if spec.driver is not None and there.spec == spec:
-        return Step(Mark.SAME, "secret", spec.name, there=there)
-    lines = ["sent again: only the swarm knows what is in it, and keeps it where it is the same"]
-    return Step(Mark.CHANGE, "secret", spec.name, lines, there, spec)
+    old = there.spec
+    assert isinstance(old, SecretSpec)  # noqa: S101 - by name from the secrets
+    if old.labels != spec.labels or old.templating != spec.templating:
+        return Step(Mark.CHANGE, "secret", spec.name, ["labels or template driver differ"], there, spec)
+    lines = ["sent again: nobody but the swarm can say whether its data differs"]
+    return Step(Mark.AGAIN, "secret", spec.name, lines, there, spec)
 
 
 def _config(spec: ConfigSpec, there: There | None) -> Step:
@@ -183,6 +186,24 @@ def referring(spec: ServiceSpec, running: Running) -> ServiceSpec:
 
 def _id(known: Mapping[str, There], name: str) -> str:
     return known[name].id if name in known else ""
+
+
+def brought_along(before: Running, after: Running, sent: Collection[str]) -> set[str]:
+    """Names of the services that the swarm has changed because secrets or configs of theirs were sent."""
+    return {
+        name
+        for name, there in after.services.items()
+        if name in before.services
+        and there.version != before.services[name].version
+        and not _files(there).isdisjoint(sent)
+    }
+
+
+def _files(service: There) -> set[str]:
+    container = service.spec.task_template.container_spec if isinstance(service.spec, ServiceSpec) else None
+    if container is None:
+        return set()
+    return {s.secret_name for s in container.secrets} | {c.config_name for c in container.configs}
 
 
 def keeping_image(spec: ServiceSpec, old: ServiceSpec) -> ServiceSpec:

@@ -59,6 +59,12 @@ async def test_a_dry_run_changes_nothing(deploy: Any, live: Any, api: Any) -> No
     assert await api.ok("GET", "/services") == []
 
 
+async def test_compose_lets_through_what_cannot_be_had(deploy: Any, live: Any) -> None:
+    out = await deploy({"web": {**HEALTHY, "tmpfs": ["/x:size=10%"]}}, code=1)
+    assert "error: this cannot be made into a stack: ValueError" in out
+    assert "Traceback" not in out
+
+
 async def test_what_depends_on_it_restarts_with_it(deploy: Any, live: Any, api: Any) -> None:
     web = {**HEALTHY, "depends_on": {"db": {"condition": "service_healthy", "restart": True}}}
     await deploy({"web": web, "db": HEALTHY, "other": HEALTHY})
@@ -69,18 +75,19 @@ async def test_what_depends_on_it_restarts_with_it(deploy: Any, live: Any, api: 
     assert "restarts with shop_db" in out
 
 
-async def test_a_secret_that_changes_brings_new_tasks(deploy: Any, live: Any, api: Any, monkeypatch: Any) -> None:
-    monkeypatch.setenv("KEY", "one")
+async def test_a_secret_that_changes_brings_new_tasks(deploy: Any, live: Any, api: Any) -> None:
     services = {"web": {**HEALTHY, "secrets": ["key"], "configs": ["page"]}, "other": HEALTHY}
-    more = {"secrets": {"key": {"environment": "KEY"}}, "configs": {"page": {"content": "hello"}}}
-    first = await deploy(services, secrets={"key": {"file": __file__}}, configs=more["configs"])
+    configs = {"page": {"content": "hello"}}
+    first = await deploy(services, secrets={"key": {"file": __file__}}, configs=configs)
     assert "+ secret shop_key" in first
     before = await tasks(api)
-    again = await deploy(services, secrets={"key": {"file": __file__}}, configs=more["configs"])
+    again = await deploy(services, secrets={"key": {"file": __file__}}, configs=configs)
     assert await tasks(api) == before, again
-    await deploy(services, secrets={"key": {"file": str(PROGRAM)}}, configs=more["configs"])
+    assert "secret" not in again
+    out = await deploy(services, secrets={"key": {"file": str(PROGRAM)}}, configs=configs)
     after = await tasks(api)
     assert {name for name in before if before[name] != after[name]} == {"shop_web"}
+    assert "~ service shop_web\n    its secrets or configs have other data" in out
     out = await deploy(services, secrets={"key": {"file": str(PROGRAM)}}, configs={"page": {"content": "bye"}})
     assert "~ config shop_page" in out
     assert (await tasks(api))["shop_web"] != after["shop_web"]
