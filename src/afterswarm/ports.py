@@ -116,7 +116,8 @@ class Engine(Protocol):
     async def image(self, image: str) -> Json | None:
         """`GET /images/{name}/json`, `None` when absent."""
 
-    async def networks(self, label: str) -> list[Json]: ...
+    async def networks(self, label: str) -> list[Json]:
+        """Those that have the label; "": all."""
 
     async def create_network(self, body: Json) -> str: ...
 

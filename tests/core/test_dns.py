@@ -93,6 +93,34 @@ def test_names(name: str, addresses: tuple[str, ...]) -> None:
     assert ask(name) == Answer(A, addresses)
 
 
+def test_hostnames() -> None:
+    def named(number: int, *hostnames: str, ready: bool = True) -> Target:
+        name, addresses = f"db.{number}.t{number}", {"backend": f"10.0.1.{number}"}
+        return Target(task_id=f"t{number}", name=name, hostnames=list(hostnames), addresses=addresses, ready=ready)
+
+    of = zone(
+        Route(
+            service_id="s",
+            name="db",
+            vips={"backend": "10.0.1.9"},
+            targets=[named(30, "Store", "abc"), named(31, "store", "db"), named(32, "store", "gone", ready=False)],
+        )
+    )
+    assert ask("store", of=of) == Answer(A, ("10.0.1.30", "10.0.1.31"))
+    assert ask("abc", of=of) == Answer(A, ("10.0.1.30",))
+    assert ask("db", of=of) == Answer(A, ("10.0.1.9",)), "the service's name is the service's"
+    assert ask("gone", of=of) is None
+
+
+def test_a_guest_does_not_take_a_services_name() -> None:
+    def one(key: str, address: str, *, guest: bool) -> Route:
+        target = Target(task_id=key, name="app", addresses={"backend": address}, ready=guest)
+        return Route(service_id=key, name="app", mode="dnsrr", guest=guest, targets=[target])
+
+    of = zone(one("a", "10.0.1.40", guest=True), one("b", "10.0.1.41", guest=False))
+    assert ask("tasks.app", of=of) == Answer(A, ())
+
+
 @pytest.mark.parametrize("name", ["grafana", "example.org", "clinic_app.9", "", ".", "tasks.", "clinic"])
 def test_names_that_are_not_ours_to_deny(name: str) -> None:
     assert ask(name) is None

@@ -81,6 +81,16 @@ def routes(node_id: str, *changed: Obj) -> dict[str, Route]:
     return {r.name: r for r in wanted(snap(*changed), node_id).routes}
 
 
+def test_other_names_of_a_container() -> None:
+    spec = replace(TEMPLATE, container_spec=ContainerSpec(image="db", hostname="db-{{.Task.Slot}}-{{.Node.Hostname}}"))
+    place = [Attachment(network_id="back", address="10.0.1.9/24")]
+    task = Task(id="t9", service_id="db", slot=3, node_id="n1", spec=spec, state=TaskState.ASSIGNED, attachments=place)
+    report = Report(id="t9", node_id="n1", service_id="db", state=TaskState.RUNNING, container_id="0123456789abcdef")
+    there = Snapshot.of([*NODES, *REPORTS, BACK, DB, task, report])
+    [route] = wanted(there, "n1").routes
+    assert [t.hostnames for t in route.targets] == [["0123456789ab", "db-3-n1"]]
+
+
 def test_secrets_and_configs_go_only_where_a_task_uses_them() -> None:
     there, elsewhere = wanted(snap(), "n2"), wanted(snap(), "n1")
     assert (there.secrets, there.configs) == ((("s1", 0),), (("c1", 0),))

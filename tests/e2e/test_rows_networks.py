@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -67,6 +68,12 @@ def restart_daemon(host: Host, meanwhile: Callable[[], object]) -> None:
 def daemon_of(host: Host) -> str:
     rows = host.run("ps", "-eo", "pid=,args=").splitlines()
     return next((row.split()[0] for row in rows if row.endswith("-m afterswarm.cli.main daemon")), "")
+
+
+def remove_ingress(host: Host, name: str) -> None:
+    """The command line asks whether one is sure."""
+    argv = [host.client, "-H", f"unix://{host.place.socket}", "network", "rm", name]
+    subprocess.run(argv, input="y\n", text=True, check=True, capture_output=True, timeout=60)
 
 
 def contained(host: Host, network: str = "open") -> dict[str, Any]:
@@ -144,3 +151,123 @@ def test_nw_06_the_daemon_is_away(pair: list[Host]) -> None:
     assert reaches(worker, "solo-stays", "web")
     assert reaches(first, "solo-a", "solo-stays")
     assert reaches(worker, "solo-stays", "solo-new") == inside(first, "solo-new", "hostname")
+
+
+@pytest.fixture(scope="module")
+def served(pair: list[Host]) -> Iterator[list[Host]]:
+    """Services in many kinds of networks, made at once; they are waited for where they are looked at."""
+    first = pair[0]
+    for host in pair:
+        host.docker("network", "create", "--config-only", "--subnet", "192.168.55.0/24", "conf")
+    driver = "com.docker.network.driver"
+    for options in (
+        ("-d", "overlay", "-o", f"{driver}.mtu=1300", "-o", f"{driver}.overlay.vxlanid_list=7777", "tuned"),
+        ("-d", "overlay", "--internal", "inner"),
+        ("-d", "bridge", "--scope", "swarm", "--config-from", "conf", "--attachable", "lan"),
+    ):
+        first.docker("network", "create", *options)
+    there = ("--stop-grace-period", "1s", "--constraint")
+    second, third = (f"node.hostname == swarm-{n}" for n in (2, 3))
+    web = (BUSYBOX, "sh", "-c", WEB)
+    for options in (
+        ("named", *there, second, "--network", "name=open,alias=other", "--hostname", "box-{{.Task.Slot}}", *web),
+        ("rr", *there, third, "--network", "open", "--endpoint-mode", "dnsrr", "--replicas", "2", *web),
+        ("tuned", *there, third, "--network", "tuned", *web),
+        ("inner", *there, third, "--network", "inner", *web),
+        ("onlan", *there, third, "--network", "lan", *web),
+        ("onhost", *there, third, "--network", "host", BUSYBOX, "sleep", "1000"),
+        ("out", *there, third, "-p", "published=8090,target=80,mode=host", *web),
+    ):
+        first.docker("service", "create", "-d", "--name", *options)
+    yield pair
+    first.docker("service", "rm", "named", "rr", "tuned", "inner", "onlan", "onhost", "out")
+
+
+def started(host: Host, at: Host, service: str, count: int = 1) -> str:
+    """The first container of a service, on `at`, once `count` tasks run."""
+    until(f"{service} runs", lambda: len(host.running(service)) == count, 30)
+    return at.docker("ps", "-q", "--filter", f"label=com.docker.swarm.service.name={service}").split()[0]
+
+
+@pytest.mark.row("NW-10", "NW-09", "NW-08", client="docker on real hosts")
+def test_nw_10_names(served: list[Host]) -> None:
+    first, second, third = served
+    box = started(first, second, "named")
+    started(first, third, "rr", 2)
+    run(third, "solo-asks", "--network", "open")
+
+    def asked(name: str) -> set[str]:
+        said = inside(third, "solo-asks", "nslookup", name).partition("Name:")[2]
+        return {word for word in said.split() if word.startswith("10.91.0.")}
+
+    [task] = first.json("inspect", "--type", "task", first.docker("service", "ps", "-q", "named"))
+    [own] = [a["Addresses"][0].partition("/")[0] for a in task["NetworksAttachments"]]
+    [shown] = first.json("service", "inspect", "named")
+    [virtual] = [v["Addr"].partition("/")[0] for v in shown["Endpoint"]["VirtualIPs"]]
+    until("the names are there", lambda: asked("named") == {virtual}, 10)
+    assert asked("other") == {virtual}
+    for name in ("tasks.named", f"named.1.{task['ID']}", "box-1", box[:12]):
+        assert until(f"{name}", lambda: asked(name), 5) == {own}  # noqa: B023
+    assert inside(second, box, "hostname") == "box-1"
+    assert len(asked("rr")) == 2
+    assert asked("rr") == asked("tasks.rr")
+
+
+@pytest.mark.row("NW-15", "NW-01", client="docker on real hosts")
+def test_nw_15_the_way_out(served: list[Host]) -> None:
+    """From an overlay network to the world, by way of the host; not from an internal one."""
+    first, _, third = served
+    out = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {first.address} 2377; echo $?"
+    open_, inner = started(first, third, "tuned"), started(first, third, "inner")
+    assert inside(third, open_, "sh", "-c", out).endswith("0")
+    assert inside(third, inner, "sh", "-c", out + "; true").endswith("1")
+
+
+@pytest.mark.row("NW-02", client="docker on real hosts")
+def test_nw_02_mtu_and_vxlan_number(served: list[Host]) -> None:
+    first, _, third = served
+    assert "mtu 1300" in inside(third, started(first, third, "tuned"), "ip", "link", "show", "eth0")
+    devices = third.run("ip", "-d", "link", "show", "type", "vxlan")
+    assert "vxlan id 7777" in devices
+
+
+@pytest.mark.row("NW-07", client="docker on real hosts")
+def test_nw_07_networks_of_each_host(served: list[Host]) -> None:
+    first, _, third = served
+    task = started(first, third, "onlan")
+    [found] = third.json("inspect", task)
+    assert found["NetworkSettings"]["Networks"]["lan"]["IPAddress"].startswith("192.168.55.")
+    run(third, "solo-lan", "--network", "lan")
+    assert reaches(third, "solo-lan", task[:12]) == inside(third, task, "hostname")
+    [lan] = first.json("network", "inspect", "lan")
+    assert (lan["Driver"], lan["Scope"], lan["ConfigFrom"]) == ("bridge", "swarm", {"Network": "conf"})
+    assert first.docker("network", "ls", "-q", "--filter", "name=lan").count("\n") == 0, "shown once"
+    [found] = third.json("inspect", started(first, third, "onhost"))
+    assert found["HostConfig"]["NetworkMode"] == "host"
+
+
+@pytest.mark.row("NW-12", client="docker on real hosts")
+def test_nw_12_host_mode(served: list[Host]) -> None:
+    first, second, third = served
+    name = inside(third, started(first, third, "out"), "hostname")
+    asks = ("busybox", "nc", "-w", "2")
+    script = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | {} {} 8090 | tail -n 1"
+    assert first.run("sh", "-c", script.format(" ".join(asks), third.address)) == name
+    assert first.run("sh", "-c", script.format(" ".join(asks), second.address) + "; true") == ""
+
+
+@pytest.mark.row("NW-14", "NW-11", client="docker on real hosts")
+def test_nw_14_the_ingress_network_anew(served: list[Host]) -> None:
+    first, *others = served
+    remove_ingress(first, "ingress")
+    until("it is gone on every host", lambda: all("ingress" not in h.docker("network", "ls") for h in served), 20)
+    first.docker("network", "create", "-d", "overlay", "--ingress", "--subnet", "10.92.0.0/16", "mesh")
+    first.docker("service", "update", "-d", "--publish-add", "8091:80", "named")
+    script = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | busybox nc -w 2 127.0.0.1 8091 | tail -n 1"
+    for host in served:
+        until(f"{host.name} answers", lambda: host.run("sh", "-c", script) == "box-1", 30)  # noqa: B023
+    assert "is already present" in others[0].fails("network", "create", "-d", "overlay", "--ingress", "more")
+    assert "depends on it" in first.fails("network", "rm", "mesh")
+    first.docker("service", "update", "-d", "--publish-rm", "80", "named")
+    remove_ingress(first, "mesh")
+    first.docker("network", "create", "-d", "overlay", "--ingress", "ingress")

@@ -92,7 +92,7 @@ class DockerEngine:
             return None
 
     async def networks(self, label: str) -> list[Json]:
-        query = urlencode({"filters": _filters({"label": [label]})})
+        query = urlencode({"filters": _filters({"label": [label]} if label else {})})
         return cast("list[Json]", await self._json("GET", f"/networks?{query}"))
 
     async def create_network(self, body: Json) -> str:

@@ -5,6 +5,7 @@ A container sees the names of the networks it is in and of no other. In the firs
     web, and its aliases      the service's virtual address; in mode dnsrr the addresses of its ready tasks
     tasks.web                 the addresses of its ready tasks, always
     web.1.<task id>, web.1    one task, whatever it is doing (of several in a slot a ready one)
+    <hostname>                the ready tasks whose containers are called so, or whose id begins so
 
 Names that nobody here has are not ours to deny: upstream may know them.
 """
@@ -118,6 +119,8 @@ def _names(routes: list[Route], network_id: str, silent: Collection[str]) -> dic
         for target in sorted(here, key=lambda t: (t.ready, t.draining, t.task_id)):  # a ready one is the last word
             for name in (target.name, target.name.removesuffix(f".{target.task_id}")):
                 tasks[name.lower()] = (target.addresses[network_id],)
+            for name in target.hostnames if target.ready else ():
+                aliases[name.lower()] = (*aliases.get(name.lower(), ()), target.addresses[network_id])
     merged = {**aliases, **tasks, **found}
     merged.pop("", None)
     return {name: tuple(dict.fromkeys(addresses)) for name, addresses in merged.items()}

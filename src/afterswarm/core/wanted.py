@@ -14,17 +14,19 @@ from collections.abc import Iterable
 import msgspec
 
 from afterswarm.core import payloads, publishing
+from afterswarm.core.host import container_config
 from afterswarm.core.options import traffic
 from afterswarm.core.payloads import Used
 from afterswarm.core.trust.certificate import role_of
 from afterswarm.model.guest import Guest
 from afterswarm.model.network import Network
-from afterswarm.model.node import NodeState, Role
+from afterswarm.model.node import Description, NodeState, Role
 from afterswarm.model.service import Service
 from afterswarm.model.session import Peer, Route, Target
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import Task, TaskState
 
+SHORT = 12  # characters of a container's id that are a name of it
 _MAY_RUN = frozenset({TaskState.RUNNING, TaskState.COMPLETE})  # desired states in which a running task takes traffic
 
 
@@ -214,9 +216,21 @@ def _target(snap: Snapshot, service: Service, task: Task) -> Target | None:
         name=f"{service.name}.{task.place}.{task.id}",
         slot=task.slot,
         addresses={a.network_id: _plain(a.address) for a in task.attachments if a.address},
+        hostnames=_hostnames(snap, task),
         ready=running and may_run,
         draining=running and not may_run,
     )
+
+
+def _hostnames(snap: Snapshot, task: Task) -> list[str]:
+    """The names that a container has beside the task's: its own, and the beginning of its id."""
+    report, node = snap.reports.get(task.id), snap.node_reports.get(task.node_id)
+    found = [report.container_id[:SHORT]] if report and report.container_id else []
+    if task.spec.container_spec and task.spec.container_spec.hostname:
+        said = node.description if node else Description()
+        place = container_config.Place(node_id=task.node_id, hostname=said.hostname, platform=said.platform)
+        found.append(container_config.hostname(task, place))
+    return [name for name in found if name]
 
 
 def _plain(address: str) -> str:

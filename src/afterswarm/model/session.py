@@ -52,6 +52,7 @@ class Target(Part, frozen=True):
     node_id: str = ""
     name: str = ""  # "web.1.<task id>"
     slot: int = 0
+    hostnames: list[str] = []  # further names of its container, which others may have too
     addresses: dict[str, str] = {}  # network id -> plain address
     ready: bool = False
     draining: bool = False

@@ -216,7 +216,7 @@ class SimEngine:
 
     async def networks(self, label: str) -> list[Json]:
         await self._called("networks", label)
-        return [dict(n) for n in self.nets.values() if _has_label(n.get("Labels") or {}, label)]
+        return [dict(n) for n in self.nets.values() if not label or _has_label(n.get("Labels") or {}, label)]
 
     async def create_network(self, body: Json) -> str:
         await self._called("create_network", body["Name"])

@@ -255,6 +255,9 @@ async def test_nw_07_networks_of_each_host(live: Any, api: Any, cli: Any, eventu
     shown = await inspect(cli, "lan")
     assert (shown["Driver"], shown["Scope"], shown["ConfigFrom"]) == ("macvlan", "swarm", {"Network": "conf"})
     assert "lan" in await names(cli, "driver=macvlan")
+    conf = {"Name": "conf", "ConfigOnly": True, "IPAM": {"Config": [{"Subnet": "192.168.55.0/24"}]}}
+    for agent in live.agents.values():
+        await agent.engine.create_network({**conf, "Options": {"parent": "eth0"}})
     await serve(cli, "web", "--network", "lan")
 
     async def running() -> Any:
@@ -262,9 +265,16 @@ async def test_nw_07_networks_of_each_host(live: Any, api: Any, cli: Any, eventu
 
     await eventually(running)
     [network] = [n for a in live.agents.values() for n in a.engine.nets.values() if n["Name"] == "lan"]
-    assert (network["Driver"], network["ConfigFrom"]) == ("macvlan", {"Network": "conf"})
+    assert (network["Driver"], network["Options"]) == ("macvlan", {"parent": "eth0"})
+    assert network["IPAM"] == conf["IPAM"]
     assert not (await service(cli, "web"))["Endpoint"].get("VirtualIPs")
-    assert "IPAM" not in network
+    await cli("network", "create", "-d", "macvlan", "--scope", "swarm", "--config-from", "nowhere", "lost")
+    await serve(cli, "lost", "--network", "lost")
+
+    async def said() -> Any:
+        return "configuration network nowhere not found" in await cli("service", "ps", "--no-trunc", "lost")
+
+    await eventually(said)
 
 
 @pytest.mark.row("NW-09")

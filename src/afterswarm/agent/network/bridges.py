@@ -55,10 +55,15 @@ class Bridges:
     async def ensure_own(self, network: Network) -> None:
         """The engine has a network of its own (macvlan, …) by this name, made as its configuration there says."""
         async with self._one_at_a_time:
-            ours = await self._engine.networks(f"{LABEL}={network.id}")
-            if not ours:
-                await self._engine.create_network(bridge.node_local(network))
-                log.info("network %s (%s) made: %s", network.name, network.id, network.spec.driver)
+            there = await self._engine.networks("")
+            if any((n.get("Labels") or {}).get(LABEL) == network.id for n in there):
+                return
+            name = (network.spec.config_from or {}).get("Network")
+            configuration = next((n for n in there if n["Name"] == name and n.get("ConfigOnly")), None)
+            if name and configuration is None:
+                raise EngineError(404, f"configuration network {name} not found on this node")
+            await self._engine.create_network(bridge.node_local(network, configuration))
+            log.info("network %s (%s) made: %s", network.name, network.id, network.spec.driver)
 
     async def keep(self, ids: Collection[str]) -> None:
         """Remove our networks but these. One that containers are still in stays until a later call."""

@@ -33,25 +33,29 @@ def body(network: Network, gateway: str, mtu: int) -> dict[str, Any]:
     }
 
 
-def node_local(network: Network) -> dict[str, Any]:
-    """Of `POST /networks/create` for a network that every host has one of its own of (macvlan, bridge, …)."""
+def node_local(network: Network, configuration: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Of `POST /networks/create` for a network that every host has one of its own of (macvlan, bridge, …).
+
+    `configuration` is this host's, where the network has one. What it says is spelled out: an engine that is told to
+    look itself (`ConfigFrom`) takes no labels, and the network could not be known for ours.
+    """
     spec = network.spec
     made: dict[str, Any] = {
         "Name": network.name,
         "CheckDuplicate": True,
         "Driver": spec.driver,
-        "Labels": {**spec.labels, LABEL: network.id},
-    }
-    configuration = (spec.config_from or {}).get("Network")
-    if configuration:  # nothing else may be asked for then
-        return made | {"ConfigFrom": {"Network": configuration}}
-    pools = [msgspec.to_builtins(config) for config in spec.ipam.config if config.subnet] if spec.ipam else []
-    return made | {
         "Internal": spec.internal,
         "Attachable": spec.attachable,
-        "Options": spec.options,
-        "IPAM": {"Driver": spec.ipam.driver if spec.ipam else "default", "Config": pools},
+        "Labels": {**spec.labels, LABEL: network.id},
     }
+    if configuration is not None:
+        ipam, options = configuration.get("IPAM") or {}, configuration.get("Options") or {}
+        labels = {**(configuration.get("Labels") or {}), **made["Labels"]}
+        ipv6 = bool(configuration.get("EnableIPv6"))
+        return made | {"IPAM": ipam, "Options": options, "Labels": labels, "EnableIPv6": ipv6}
+    pools = [msgspec.to_builtins(config) for config in spec.ipam.config if config.subnet] if spec.ipam else []
+    ipam = {"Driver": spec.ipam.driver if spec.ipam else "default", "Config": pools}
+    return made | {"Options": spec.options, "IPAM": ipam}
 
 
 def fits(found: dict[str, Any], wanted: dict[str, Any]) -> bool:

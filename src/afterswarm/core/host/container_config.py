@@ -16,6 +16,7 @@ from afterswarm.core.host import template
 from afterswarm.core.host.host_config import host_config
 from afterswarm.core.options.table import applied
 from afterswarm.core.template.values import Fields
+from afterswarm.model.refused import Refused
 from afterswarm.model.service import SECOND, ContainerSpec, GenericResource, Platform
 from afterswarm.model.task import Task
 
@@ -99,6 +100,15 @@ def template_fields(task: Task, place: Place) -> Fields:
         platform={"Architecture": place.platform.architecture, "OS": place.platform.os},
         task={"ID": task.id, "Name": name(task), "Slot": task.place},
     )
+
+
+def hostname(task: Task, place: Place) -> str:
+    """What the container will be called by itself; "" when its engine decides, or cannot."""
+    try:
+        alone = ContainerSpec(hostname=spec_of(task).hostname)
+        return template.expanded(alone, template_fields(task, place)).hostname
+    except Refused:
+        return ""
 
 
 def _labels(task: Task, place: Place) -> dict[str, str]:
