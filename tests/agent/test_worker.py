@@ -13,10 +13,12 @@ from msgspec.structs import replace
 
 from afterswarm.agent.containers.files import Files
 from afterswarm.agent.containers.worker import Worker
+from afterswarm.model.node import Description
 from afterswarm.model.service import (
     SECOND,
     ContainerSpec,
     Healthcheck,
+    Platform,
     PortConfig,
     SecretReference,
     TaskSpec,
@@ -83,6 +85,7 @@ class Host:
         self.said: list[Report] = []
         self.worker: Worker
         self.rev = 0
+        self.prefer_offline = False
 
     @asynccontextmanager
     async def daemon(self) -> AsyncIterator[Worker]:
@@ -95,6 +98,7 @@ class Host:
             run_dir=self.run_dir,
             report=self.said.append,
             files=Files(self.run_dir, mount=lambda _: None),
+            prefer_offline=self.prefer_offline,
         )
         async with asyncio.TaskGroup() as group:
             running = group.create_task(self.worker.run())
@@ -323,6 +327,26 @@ async def test_one_image_is_pulled_once_for_all_that_wait_for_it(host):
         await asyncio.sleep(5)
         assert host.asked("pull") == ["db:1"]
         assert len(host.engine.running()) == 5
+
+
+async def test_a_host_that_prefers_what_it_has_pulls_only_what_it_has_not(host):
+    host.prefer_offline = True
+    host.engine.images.add("here:1")
+    async with host.daemon():
+        host.want(a_task(image="here:1"), a_task("t2", image="db:1"))
+        await asyncio.sleep(3)
+        assert host.asked("pull") == ["db:1"]
+        assert len(host.engine.running()) == 2
+
+
+async def test_what_templates_say_of_the_host_is_what_its_engine_says(host):
+    platform = Platform(architecture="x86_64", os="linux")
+    async with host.daemon() as worker:
+        worker.here(Description(hostname="its-name", platform=platform))
+        host.want(a_task(hostname="{{.Node.Hostname}}-{{.Node.Platform.OS}}"))
+        await asyncio.sleep(3)
+        (made,) = host.engine.made.values()
+        assert made.body["Hostname"] == "its-name-linux"
 
 
 async def test_a_private_image_is_pulled_with_what_came_with_its_service_and_not_with_anothers(host):

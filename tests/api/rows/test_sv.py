@@ -97,6 +97,17 @@ async def test_sv_05_clients_from_before_1_30_leave_it_to_the_server(api: Any, e
     assert answer["Warnings"][0].startswith("image none:1 could not be accessed on a registry to record\nits digest.")
 
 
+@pytest.mark.row("SV-07")
+async def test_sv_07_images_are_always_asked_for_and_one_that_is_here_will_do(cli: Any, live: Any) -> None:
+    engines = [agent.engine for agent in live.agents.values()]
+    for engine in engines:
+        engine.images.add("missing:here")  # from elsewhere: the registry does not have it
+    flags = ("-q", "--no-resolve-image", "--update-monitor", "100ms", "--restart-condition", "none")
+    await cli("service", "create", *flags, "--name", "web", "--mode", "global", "missing:here")
+    assert [of for e in engines for call, of in e.calls if call == "pull"] == ["missing:here"] * 3
+    assert [len(e.running()) for e in engines] == [1, 1, 1]
+
+
 @pytest.mark.row("SV-08", "SV-09", "SV-10", "SV-11")
 async def test_sv_08_to_11_commands_environment_user(cli: Any, tmp_path: Path) -> None:
     (tmp_path / "env").write_text("FROM_FILE=1\n# no\n")
@@ -176,7 +187,7 @@ async def test_sv_19_to_21_capabilities_sysctls_ulimits(cli: Any) -> None:
     assert got["Ulimits"] == [{"Name": "nproc", "Hard": 3, "Soft": 3}]
 
 
-@pytest.mark.row("SV-22")
+@pytest.mark.row("SV-22", client="docker 28.2")
 async def test_sv_22_what_is_killed_first(newest: Any) -> None:
     await create(newest, "--oom-score-adj", "500")
     assert (await container_of(newest))["OomScoreAdj"] == 500

@@ -72,6 +72,16 @@ def test_only_a_digest_that_is_here_needs_no_registry():
     )
 
 
+def test_a_service_may_say_when_to_pull():
+    def step(policy):
+        task = replace(a_task(image="web:1"), service_labels={"afterswarm.pull-policy": policy})
+        return turn(task, a_report(), Known(), None, NOW).step
+
+    assert step("always") == Pull("web:1", unless_here=False)
+    assert step("missing") == Pull("web:1", unless_here=True)
+    assert step("never") == Create()
+
+
 def test_an_image_named_by_its_id_is_never_pulled():
     assert turn(a_task(image="sha256:" + "a" * 64), a_report(), Known(), None, NOW).step == Create()
 
