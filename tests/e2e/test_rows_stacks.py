@@ -23,7 +23,7 @@ services:
       replicas: 4
       labels: {{afterswarm.drain: "0"}}
       update_config: {{monitor: 500ms, parallelism: 2}}
-      rollback_config: {{monitor: 500ms}}
+      rollback_config: {{monitor: 500ms, parallelism: 0}}
   agent:
     image: {BUSYBOX}
     command: ["sh", "-c", "{LOOP}"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from afterswarm.core import constraint
+from afterswarm.core import constraint, payloads
 from afterswarm.core.orchestrate import everywhere, slots
 from afterswarm.model.base import Change
 from afterswarm.model.network import Network
@@ -52,6 +52,9 @@ def in_service(snap: Snapshot, service_id: str, limit: int) -> None:
         started = [t for t in living if t.desired >= TaskState.RUNNING]
         _hold(len(started) <= limit, f"{len(started)} live tasks in slot {slot}", [service_id, *(t.id for t in here)])
         _hold(len(living) <= 2, f"{len(living)} wanted tasks in slot {slot}", [service_id, *(t.id for t in here)])
+        for task in living:
+            for used in payloads.of(task.spec.container_spec):
+                _hold(payloads.find(snap, used) is not None, f"no {used} for a task", [service_id, task.id, used[0]])
 
 
 def addresses(snap: Snapshot, network_id: str) -> None:
@@ -105,6 +108,8 @@ def at_last(snap: Snapshot, hosts: Iterable[SimHost]) -> None:
         _hold(task.desired != TaskState.READY or waits, "prepared, never started", [task.id, task.service_id])
     for report in snap.reports.values():
         _hold(report.id in snap.tasks, "report without a task", [report.id])
+    unused = [payload.id for payload in payloads.unused(snap)]
+    _hold(not unused, "old data that nobody needs", unused)
     for volume in snap.volumes.values():
         _hold(volume.node_id in snap.nodes, "volume of a node that is gone", [volume.id])
     for network in snap.networks.values():

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from random import Random
 
 from msgspec.structs import replace
 
 from afterswarm.core.admit import network as admit_network
+from afterswarm.core.admit import secret as admit_secret
 from afterswarm.core.admit import service as admit
 from afterswarm.model.base import Change
 from afterswarm.model.network import Network, NetworkSpec
 from afterswarm.model.node import Availability
 from afterswarm.model.refused import Refused
+from afterswarm.model.secret import Config, ConfigSpec
 from afterswarm.model.service import (
     SECOND,
+    ConfigReference,
     ContainerSpec,
+    FileTarget,
     Mount,
     NetworkAttachmentConfig,
     Placement,
@@ -35,6 +40,7 @@ GLOBAL = "agent"
 JOB, GLOBAL_JOB = "batch", "sweep"
 IMAGES = ("app:1", "app:2", "app:3", "bad:1", "crashing:1", "ends:1")
 NETWORK = "n1"
+CONFIG = "c1"
 
 
 class User:
@@ -55,13 +61,15 @@ class User:
             (self._availability, 2),
             (self._label, 1),
             (self._network, 1),
+            (self._config, 2),
         )
         [deed] = self.rng.choices([c for c, _ in choices], [w for _, w in choices])
         try:
-            change = deed(snap)
-            if change is not None:
-                await replica.commit([change])
-                self.done.append(f"{snap.now:.2f} {deed.__name__.strip('_')} {change.obj.id}")
+            done = deed(snap)
+            changes = done if isinstance(done, list) else [done] if done else []
+            if changes:
+                await replica.commit(changes)
+                self.done.append(f"{snap.now:.2f} {deed.__name__.strip('_')} {changes[0].obj.id}")
         except (Refused, Conflict, Unavailable):
             pass
 
@@ -115,6 +123,16 @@ class User:
             return Change(None, Network(id=NETWORK, spec=NetworkSpec(name="backend")))
         return admit_network.remove(snap, network)
 
+    def _config(self, snap: Snapshot) -> list[Change]:
+        """New data, or some of before, for the one config that services use."""
+        data = b64encode(self.rng.choice((b"a", b"b", b"c"))).decode()
+        old = snap.configs.get(CONFIG)
+        if old is None:
+            return [Change(None, Config(id=CONFIG, spec=ConfigSpec(name=CONFIG, data=data)))]
+        made = admit_secret.update_config(snap, old, ConfigSpec(name=CONFIG, data=data))
+        new = made.obj if made.data is None else replace(made.obj, spec=replace(made.obj.spec, data=data))
+        return [Change(old, new), *made.changes]
+
     def _spec(self, spec: ServiceSpec, snap: Snapshot) -> ServiceSpec:
         """This specification with some of its parts changed."""
         rng = self.rng
@@ -122,8 +140,12 @@ class User:
         networks = [NetworkAttachmentConfig(target=NETWORK)] if NETWORK in snap.networks else []
         zone = rng.choice(("", "", "", "a", "b"))
         mounts = [Mount(source="data", target="/data")] if spec.name == "db" else []
+        used = CONFIG in snap.configs and rng.random() < 0.7
+        reference = ConfigReference(config_id=CONFIG, config_name=CONFIG, file=FileTarget(name="/c"))
         template = TaskSpec(
-            container_spec=ContainerSpec(image=image, mounts=mounts, stop_grace_period=5 * SECOND),
+            container_spec=ContainerSpec(
+                image=image, mounts=mounts, stop_grace_period=5 * SECOND, configs=[reference] if used else []
+            ),
             networks=networks if rng.random() < 0.7 else [],
             placement=Placement(constraints=[f"node.labels.zone == {zone}"]) if zone else None,
             restart_policy=RestartPolicy(
