@@ -115,6 +115,8 @@ async def test_by_slot_or_by_host(api: Any, two: Two) -> None:
         assert await api.ok("GET", f"/containers/{term}/json") == {"where": "here"}
     for term in ("web.2", "web", "web.", "agent.swarm-2", "agent.0"):
         assert (await api.fails("GET", f"/containers/{term}/json"))[0] == 404, term
+    assert (await api.fails("DELETE", "/containers/web.1"))[0] == 404, "to be removed, it must be named in full"
+    assert await api.ok("DELETE", "/containers/web.1.task1?force=1") == {"where": "there"}
     await api.write(replace(snap.reports["task1"], state=TaskState.FAILED))
     assert (await api.fails("GET", "/containers/web.1/json"))[0] == 404, "what has ended is called by its whole name"
     assert (await api.ok("GET", "/containers/web.1.task1/json")) == {"where": "there"}

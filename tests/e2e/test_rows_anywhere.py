@@ -246,6 +246,7 @@ def test_zz_a_silent_host_is_named_soon(spread: list[Host]) -> None:
     """The cable is cut: what asks of that host says so within two seconds, and what listens to it ends."""
     host = spread[0]
     name = container(host, "talk")
+    since = str(time.time())
     with (
         reading(host, "logs", "-f", name) as followed,
         reading(host, "service", "logs", "-f", "--raw", "all") as all_logs,
@@ -267,3 +268,15 @@ def test_zz_a_silent_host_is_named_soon(spread: list[Host]) -> None:
         assert all_logs.process.poll() is None, "the others are still followed"
     host.lab.heal("swarm-3")
     until("back", lambda: host.nodes()["swarm-3"] == "Ready" and len(host.running("all")) == 3, 60)
+    seen = (
+        "--since",
+        since,
+        "--until",
+        str(time.time()),
+        "--filter",
+        "type=node",
+        "--format",
+        "{{json .Actor.Attributes}}",
+    )
+    states = [a["state.new"] for a in map(json.loads, host.docker("events", *seen).splitlines()) if "state.new" in a]
+    assert states == ["down", "ready"]

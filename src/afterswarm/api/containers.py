@@ -62,7 +62,7 @@ class Containers:
         action: str,
         refused: bool,
     ) -> Response | Upgraded:
-        found = await _elsewhere(host, id)
+        found = await _elsewhere(host, id, slots=bool(action))
         if found is None:
             return await forward(request, host.engine)
         container, task = found
@@ -119,12 +119,15 @@ def in_slot(snap: Snapshot, term: str) -> list[tuple[str, Task]]:
     return sorted(running, key=lambda found: (found[1].created, found[1].id))[-1:]
 
 
-async def _elsewhere(host: Host, term: str) -> tuple[str, Task] | None:
-    """The container that is meant, and its task; `None`: this host's engine is to answer, as if we were not there."""
+async def _elsewhere(host: Host, term: str, *, slots: bool) -> tuple[str, Task] | None:
+    """The container that is meant, and its task; `None`: this host's engine is to answer, as if we were not there.
+
+    Without `slots`, what runs in a slot is not meant: nobody should remove a container by guessing.
+    """
     if host.replica is None:
         return None
     snap = host.replica.snapshot()
-    found = named(snap, term, but=host.node_id) or in_slot(snap, term)
+    found = named(snap, term, but=host.node_id) or (in_slot(snap, term) if slots else [])
     if not found or (found[0][0] != term and await _knows(host.engine, f"/containers/{quote(term, safe='')}/json")):
         return None
     if len(found) > 1:
