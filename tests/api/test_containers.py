@@ -195,6 +195,18 @@ async def test_a_silent_host_is_named(api: Any, two: Two) -> None:
 
 
 @pytest.mark.usefixtures("two")
+async def test_what_was_under_way_ends_with_its_host(api: Any, tmp_path: Path) -> None:
+    made = await api.ok("POST", f"/v1.41/containers/{THERE}/exec", {"Cmd": ["cat"]})
+    front = Client.unix(tmp_path / "docker.sock")
+    stream = await front.upgrade("POST", f"/v1.41/exec/{made['Id']}/start", protocol="tcp", body=b"{}")
+    await stream.write(b"into the void")
+    await api.write(replace(api.host.cache.snapshot().nodes[TWO], state=NodeState.DOWN))
+    async with asyncio.timeout(3):
+        assert await stream.read() == b""
+    await stream.closed()
+
+
+@pytest.mark.usefixtures("two")
 async def test_without_this_host_s_engine_the_others_still_answer(
     api: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from urllib.parse import quote
 
@@ -17,11 +18,11 @@ import msgspec
 
 from afterswarm.api import versions
 from afterswarm.api.host import Host
-from afterswarm.api.reach import ANSWERING, called, node_name, reach
+from afterswarm.api.reach import ANSWERING, called, node_name, reach, while_up
 from afterswarm.core.host import container_config
 from afterswarm.http.client import Client
 from afterswarm.http.errors import ConnectFailed
-from afterswarm.http.message import Request, Response, Upgraded, let_go
+from afterswarm.http.message import Request, Response, Stream, Upgraded, let_go
 from afterswarm.http.proxy import forward
 from afterswarm.model.node import NodeState
 from afterswarm.model.refused import Refused
@@ -171,9 +172,20 @@ async def _ask(host: Host, node_id: str, request: Request, path: str) -> Respons
     _, mark, query = request.target.partition("?")
     target = prefix + (f"/v{versions.text(version)}" if version else "") + path + mark + query
     try:
-        return await forward(request, client, target=target, halves=bool(prefix))
+        async with while_up(host, node_id):
+            answer = await forward(request, client, target=target, halves=bool(prefix))
     except ConnectFailed as why:
         raise Refused(503, f"node {called(host.replica, node_id)} went away before it had answered: {why}") from why
+    if isinstance(answer, Response):
+        return answer
+    run = answer.run
+
+    async def run_while_up(stream: Stream) -> None:
+        with suppress(Refused):  # there is nobody left who could say it
+            async with while_up(host, node_id):
+                await run(stream)
+
+    return Upgraded(run_while_up, answer.headers, answer.status, answer.reason)
 
 
 def _undone(host: Host, task: Task, action: str) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from afterswarm.api import lookup, versions
 from afterswarm.api.host import Host
 from afterswarm.http.client import Client
@@ -12,6 +16,7 @@ from afterswarm.model.snapshot import Snapshot
 from afterswarm.ports import Replica
 
 ANSWERING = 1.5  # seconds for another host to show that it is there
+LOOKING = 1.0  # seconds between looks at whether it still is
 
 
 async def reach(host: Host, node_id: str) -> tuple[Client, str, tuple[int, int] | None]:
@@ -32,6 +37,37 @@ async def reach(host: Host, node_id: str) -> tuple[Client, str, tuple[int, int] 
     if reply.status != 200:
         raise Refused(503, f"node {name}: {reply.message}")
     return client, prefix, versions.parse(reply.headers.get("api-version"))
+
+
+@asynccontextmanager
+async def while_up(host: Host, node_id: str) -> AsyncIterator[None]:
+    """Ends the block with 503 once the node is found to be down: what was on its way there would wait for ever."""
+    down = asyncio.ensure_future(_down(host, node_id))
+    patience = asyncio.timeout(None)
+
+    def end(_: object) -> None:
+        patience.reschedule(asyncio.get_running_loop().time())
+
+    try:
+        async with patience:
+            down.add_done_callback(end)
+            try:
+                yield
+            finally:
+                down.remove_done_callback(end)
+    except TimeoutError:
+        if not patience.expired():
+            raise
+        words = f"node {called(host.replica, node_id)} is down: its containers cannot be reached"
+        raise Refused(503, words) from None
+    finally:
+        down.cancel()
+        await asyncio.wait([down])
+
+
+async def _down(host: Host, node_id: str) -> None:
+    while host.replica and (node := host.replica.snapshot().nodes.get(node_id)) and node.state != NodeState.DOWN:
+        await host.clock.sleep(LOOKING)
 
 
 def called(replica: Replica | None, node_id: str) -> str:

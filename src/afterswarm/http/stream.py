@@ -9,7 +9,7 @@ from contextlib import suppress
 CHUNK = 65_536
 LONGEST_LINE = 64 * 1024 * 1024
 CLOSING = 1.0  # seconds that a peer has to take in what was written before the connection is aborted
-SILENT = 5  # seconds after which the kernel takes a peer for dead that acknowledges nothing, idle or not
+SILENT = 5  # seconds after which the kernel takes a peer for dead that answers nothing on an idle connection
 
 
 class Stream:
@@ -111,7 +111,11 @@ class Halved(Stream):
 
 
 def watch(writer: asyncio.StreamWriter) -> None:
-    """Have the kernel end a TCP connection whose other host is gone: `logs -f` would wait for ever."""
+    """Have the kernel end an idle TCP connection whose other host is gone: `logs -f` would wait for ever.
+
+    There is no limit (TCP_USER_TIMEOUT) for what is under way: it would also end a peer that lives and does not read
+    on, such as `docker logs | less`.
+    """
     sock = writer.get_extra_info("socket")
     if sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
         return
@@ -120,7 +124,6 @@ def watch(writer: asyncio.StreamWriter) -> None:
         (socket.TCP_KEEPIDLE, 2),
         (socket.TCP_KEEPINTVL, 1),
         (socket.TCP_KEEPCNT, SILENT - 2),
-        (socket.TCP_USER_TIMEOUT, SILENT * 1000),
     ):
         sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
