@@ -24,6 +24,13 @@ from afterswarm.stack.values import duration
 
 Json = dict[str, Any]
 
+ODD = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+)  # what Compose lets through, and is no value
 IMPOSSIBLE = {  # what a stack cannot have, and why
     "models": "the swarm runs no models; give the service the address of one in its environment",
     "provider": "the swarm has no providers; run what it would provide as a service, or elsewhere",

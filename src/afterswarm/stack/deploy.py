@@ -13,7 +13,7 @@ from afterswarm.model.network import PREDEFINED
 from afterswarm.model.service import ServiceSpec
 from afterswarm.stack import plan as planning
 from afterswarm.stack import registry
-from afterswarm.stack.convert import Stack, Wanted, convert
+from afterswarm.stack.convert import ODD, Stack, Wanted, convert
 from afterswarm.stack.names import IMAGE, Names, Trouble
 from afterswarm.stack.plan import Mark, Running, Step
 from afterswarm.stack.reader import Model
@@ -44,7 +44,7 @@ async def deploy(options: Options, model: Model, voice: Voice) -> int:
     trouble = Trouble()
     try:
         stack = convert(model.content, Names(options.stack, model.project), model.environment, trouble)
-    except (ValueError, TypeError, KeyError) as why:  # Compose lets through what nobody has thought of
+    except ODD as why:
         voice.error(f"this cannot be made into a stack: {why!r}")
         return 1
     for words in (*model.warnings, *trouble.notes):

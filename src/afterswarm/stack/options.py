@@ -61,7 +61,7 @@ _ANYWHERE = ("", "0.0.0.0", "::")
 def labels(key: str, service: Json, trouble: Trouble) -> dict[str, str]:
     """The labels that say what fields of a service cannot."""
     found = {
-        label: write(service[word]) for word, (label, write) in PLAIN.items() if service.get(word) not in (None, [])
+        label: write(service[word]) for word, (label, write) in PLAIN.items() if service.get(word) not in (None, [], {})
     }
     for word in ("ipc", "pid"):
         if found.get(word, "").partition(":")[0] in ("service", "container"):
