@@ -103,7 +103,7 @@ class FakeEngine:
             labels = filters.get("label", [])
             return Response.json([n for n in self.networks.values() if all(self._has(n, text) for text in labels)])
         if path == "/networks/create":
-            return Response.json({"Id": self.add(json.loads(await request.read())["Name"]), "Warning": ""}, 201)
+            return self._made(await request.read())
         if path == "/containers/create":
             return self._create(request.arg("name"), json.loads(await request.read()))
         if found := re.match(r"/containers/([^/]+)/json", path):
@@ -134,6 +134,12 @@ class FakeEngine:
             return Response.error(403, "errors:\ndenied: requested access to the resource is denied")
         platforms = [{"architecture": "amd64", "os": "linux"}]
         return Response.json({"Descriptor": {"digest": digest, "size": 1, "mediaType": "x"}, "Platforms": platforms})
+
+    def _made(self, body: bytes) -> Response:
+        try:
+            return Response.json({"Id": self.add(json.loads(body)["Name"]), "Warning": ""}, 201)
+        except (ValueError, KeyError, TypeError) as error:
+            return Response.error(400, f"invalid network: {error!r}")
 
     def _network(self, request: Request, term: str) -> Response:
         key = next((k for k, n in self.networks.items() if term in (k, n["Name"]) or k.startswith(term)), None)
@@ -262,7 +268,7 @@ class Api:
             old = next((o for o in _all(snap) if type(o) is type(obj) and o.id == obj.id), None)
             await self.host.cache.commit([Change(old, obj)])
 
-    def stored(self, cls: type[Obj]) -> list[Any]:
+    def stored(self, cls: type[Obj] | tuple[type[Obj], ...]) -> list[Any]:
         return [o for o in _all(self.host.cache.snapshot()) if isinstance(o, cls)]
 
 

@@ -114,7 +114,7 @@ async def test_updated(api: Any) -> None:
     answer = await api.ok(
         "POST", f"/v1.41/services/{key}/update?version={rev}", spec(Mode={"Replicated": {"Replicas": 5}})
     )
-    assert answer == {"Warnings": None}
+    assert answer == {"Warnings": []}
     shown = await api.ok("GET", f"/services/{key}")
     assert shown["Spec"]["Mode"]["Replicated"]["Replicas"] == 5
     assert shown["PreviousSpec"]["Mode"]["Replicated"]["Replicas"] == 2

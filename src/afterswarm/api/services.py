@@ -50,7 +50,7 @@ async def create(host: Host, request: Request) -> Response:
         service = admit.create(snap, spec)
         return [Change(None, replace(service, pull_auth=_sealed(host, service, auth)))], service.id
 
-    return Response.json({"ID": await settle(replica, decide), "Warnings": warnings or None}, 201)
+    return Response.json({"ID": await settle(replica, decide), "Warnings": warnings}, 201)
 
 
 async def inspect(host: Host, request: Request, id: str) -> Response:  # noqa: A002 - the route's word
@@ -79,7 +79,7 @@ async def update(host: Host, request: Request, id: str) -> Response:  # noqa: A0
         return [Change(service, admit.with_auth(service, updated, given, source, rollback=rollback))], None
 
     await settle(replica, decide)
-    return Response.json({"Warnings": warnings or None})
+    return Response.json({"Warnings": warnings})
 
 
 async def _spec(request: Request) -> ServiceSpec:

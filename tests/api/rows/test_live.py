@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-QUICK = ("--update-monitor", "200ms", "--rollback-monitor", "200ms", "--restart-delay", "100ms")
+# A command line that looks five times a second says nothing of an update that was over before it had looked twice.
+QUICK = ("--update-monitor", "600ms", "--rollback-monitor", "600ms", "--restart-delay", "100ms")
 
 
 async def test_services_converge_and_are_updated(cli: Any, live: Any) -> None:
