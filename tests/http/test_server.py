@@ -448,3 +448,19 @@ async def test_lines(sock: str) -> None:
 
     async with serve_unix(sock, answer), Client.unix(sock).stream("GET", "/") as reply:
         assert [line async for line in reply.lines()] == [b"a", b"bc", b"", b"d"]
+
+
+async def test_the_kernel_notices_a_host_that_is_gone_and_spares_a_slow_reader() -> None:
+    """A limit on what is under way would end `docker logs | less`."""
+
+    async def handler(_: Request) -> Response:
+        return Response(200)
+
+    async with serve_tcp("127.0.0.1", 0, handler) as port:
+        client = Client.tcp("127.0.0.1", port)
+        assert (await client.request("GET", "/")).status == 200
+        sock = client._idle[0]._writer.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 2
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
+        client.close()
