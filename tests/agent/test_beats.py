@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from afterswarm.model.session import Peer, Wanted
 from afterswarm.sim.clock import LoopClock
 
 KEY = b"k" * 32
+KEYS = {"n1": KEY, "n2": KEY, "n3": b"x" * 32}
 NOW = 1_700_000_000.0
 PEERS = [Peer(node_id="n1", address="127.0.0.1"), Peer(node_id="n2", address="127.0.0.2")]
 
@@ -42,13 +44,14 @@ def clock() -> StillClock:
 @pytest.fixture
 def beats(clock: StillClock, tmp_path: Path) -> Iterator[Beats]:
     made = Beats(node_id="n1", clock=clock, run_dir=tmp_path)
-    made.want(Wanted(peers=PEERS, beat_key=KEY))
+    made.want(Wanted(peers=PEERS, beat_keys=KEYS))
     yield made
     made.clear()
 
 
 def beat(ms: float = 0, *, node: str = "n2", boot: str = "b1", routed: int = 7, key: bytes = KEY) -> bytes:
-    return sender.beat(node, boot, int(NOW * 1000 + ms), routed, key)
+    text = sender.words(node, boot, int(NOW * 1000 + ms), routed)
+    return text + sender.Mac(key).of(text)
 
 
 def test_a_peer_is_heard_when_it_speaks(beats: Beats, clock: StillClock) -> None:
@@ -79,7 +82,7 @@ def test_a_beat_tells_what_its_host_routes_by(beats: Beats) -> None:
         beat(key=b"other"),
         beat(node="n3"),
         beat().replace(b"n2", b"n9"),
-        sender.MAGIC + b" n2 b1 soon 7" + sender.mac(b"other", b"x"),
+        sender.MAGIC + b" n2 b1 soon 7" + sender.Mac(b"other").of(b"x"),
     ],
 )
 def test_noise_is_not_heard(beats: Beats, datagram: bytes) -> None:
@@ -119,6 +122,14 @@ def test_who_is_no_peer_any_more_is_forgotten(beats: Beats) -> None:
     assert beats.heard == {}
 
 
+def test_a_host_speaks_for_itself_only(beats: Beats) -> None:
+    beats.want(Wanted(peers=[*PEERS, Peer(node_id="n3", address="127.0.0.3")]))
+    beats.received(beat(node="n2", key=KEYS["n3"]))  # n3 knows its own key with us, and no other
+    assert beats.heard == {}
+    beats.received(beat(node="n3", key=KEYS["n3"]))
+    assert set(beats.heard) == {"n3"}
+
+
 def test_a_host_does_not_hear_itself(beats: Beats) -> None:
     beats.received(beat(node="n1"))
     assert beats.heard == {}
@@ -134,19 +145,18 @@ def test_without_a_key_nobody_is_heard(clock: StillClock, tmp_path: Path) -> Non
 def test_the_seal_is_the_one_of_the_standard() -> None:
     """RFC 4231, test cases 2 and 6 (a key longer than a block)."""
     short = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
-    assert sender.mac(b"Jefe", b"what do ya want for nothing?").hex() == short
+    assert sender.Mac(b"Jefe").of(b"what do ya want for nothing?").hex() == short
     long = "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"
-    assert sender.mac(b"\xaa" * 131, b"Test Using Larger Than Block-Size Key - Hash Key First").hex() == long
+    assert sender.Mac(b"\xaa" * 131).of(b"Test Using Larger Than Block-Size Key - Hash Key First").hex() == long
 
 
 def test_the_settings_of_the_sender_are_private(beats: Beats, tmp_path: Path) -> None:
     assert (tmp_path / "beat").stat().st_mode & 0o077 == 0
     assert (tmp_path / "beat").read_text().splitlines() == [
         "node n1",
-        f"key {KEY.hex()}",
         "port 7947",
         "routed 0",
-        "peer 127.0.0.2",
+        f"peer 127.0.0.2 {KEY.hex()}",
     ]
     assert beats.heard == {}
 
@@ -194,7 +204,7 @@ async def test_a_beat_travels_from_sender_to_listener(tmp_path: Path, port: int)
     listener = Beats(node_id="n1", clock=WallClock(), run_dir=tmp_path / "n1", port=port)
     speaker._listen = _deaf  # type: ignore[method-assign] # both are on one machine here
     for each in (speaker, listener):
-        each.want(Wanted(peers=PEERS, beat_key=KEY))
+        each.want(Wanted(peers=PEERS, beat_keys=KEYS))
     speaker.acknowledge(12)
     try:
         async with running(speaker, listener):
@@ -215,13 +225,13 @@ async def _deaf() -> None:
 
 async def test_the_sender_outlives_the_daemon_and_is_adopted(tmp_path: Path, port: int) -> None:
     first = Beats(node_id="n1", clock=WallClock(), run_dir=tmp_path, port=port)
-    first.want(Wanted(peers=PEERS, beat_key=KEY))
+    first.want(Wanted(peers=PEERS, beat_keys=KEYS))
     async with running(first):
         await until(lambda: pid_of(tmp_path))
     pid = pid_of(tmp_path)
     assert os.getsid(pid) == pid, "a session of its own"
     second = Beats(node_id="n1", clock=WallClock(), run_dir=tmp_path, port=port)
-    second.want(Wanted(peers=PEERS, beat_key=KEY))
+    second.want(Wanted(peers=PEERS, beat_keys=KEYS))
     try:
         async with running(second):
             await asyncio.sleep(0.5)
@@ -237,7 +247,7 @@ async def test_a_sender_of_another_version_is_replaced(
     tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beats = Beats(node_id="n1", clock=WallClock(), run_dir=tmp_path, port=port)
-    beats.want(Wanted(peers=PEERS, beat_key=KEY))
+    beats.want(Wanted(peers=PEERS, beat_keys=KEYS))
     try:
         async with running(beats):
             await until(lambda: pid_of(tmp_path))
@@ -270,8 +280,8 @@ def test_ten_a_second_to_everybody_and_new_settings_at_once(tmp_path: Path) -> N
         two.bind(("127.0.0.2", port))
         one.settimeout(5)
         two.settimeout(5)
-        head = f"node n1\nkey {KEY.hex()}\nport {port}\n"
-        process = speaker(tmp_path, head + "peer 127.0.0.1\n")
+        head = f"node n1\nport {port}\n"
+        process = speaker(tmp_path, f"{head}peer 127.0.0.1 {KEY.hex()}\n")
         try:
             first = one.recv(200)
             started = time.monotonic()
@@ -279,8 +289,10 @@ def test_ten_a_second_to_everybody_and_new_settings_at_once(tmp_path: Path) -> N
             assert 0.9 < time.monotonic() - started < 1.6
             stamps = [int(d[:-32].split()[3]) for d in (first, *rest)]
             assert stamps == sorted(set(stamps)), "they only grow"
-            (tmp_path / "beat").write_text(head + "peer 127.0.0.2\n")
-            assert two.recv(200).startswith(b"ASW1 n1 ")
+            (tmp_path / "beat").write_text(f"{head}peer 127.0.0.2 {'6f' * 32}\n")
+            said = two.recv(200)
+            assert said.startswith(b"ASW1 n1 ")
+            assert said[-32:] == hmac.digest(b"o" * 32, said[:-32], "sha256"), "each peer has a key of its own"
             resident = Path(f"/proc/{process.pid}/status").read_text().split("VmRSS:")[1].split()[0]
             assert int(resident) < 10_000  # kB
         finally:
@@ -289,7 +301,7 @@ def test_ten_a_second_to_everybody_and_new_settings_at_once(tmp_path: Path) -> N
 
 
 def test_a_sender_whose_place_was_taken_ends(tmp_path: Path) -> None:
-    process = speaker(tmp_path, f"node n1\nkey {KEY.hex()}\nport 9\n")
+    process = speaker(tmp_path, "node n1\nport 9\n")
     (tmp_path / "beat.pid").write_text("1")
     assert process.wait(5) == 0
 
@@ -297,7 +309,7 @@ def test_a_sender_whose_place_was_taken_ends(tmp_path: Path) -> None:
 def test_a_sender_without_a_daemon_ends(tmp_path: Path) -> None:
     script = tmp_path / "impatient.py"
     script.write_text(Path(sender.__file__).read_text().replace("DAEMON_GONE = 10.0", "DAEMON_GONE = 1.5"))
-    (tmp_path / "beat").write_text(f"node n1\nkey {KEY.hex()}\nport 9\n")
+    (tmp_path / "beat").write_text("node n1\nport 9\n")
     process = subprocess.Popen([sys.executable, "-I", "-S", str(script), str(tmp_path / "beat")])
     (tmp_path / "beat.pid").write_text(str(process.pid))
     for _ in range(5):  # touched in time it goes on

@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from afterswarm.control import seal
+from afterswarm.control.board import Board
 from afterswarm.control.cache import Cache
 from afterswarm.control.dispatch import Dispatcher
 from afterswarm.core import payloads
@@ -21,7 +22,7 @@ from afterswarm.http.message import Peer, Request, Response
 from afterswarm.model.base import Change, Obj
 from afterswarm.model.cluster import Cluster
 from afterswarm.model.network import Network, NetworkSpec
-from afterswarm.model.node import Description, Node, NodeState, Role
+from afterswarm.model.node import Description, Node, NodeReport, NodeState, Role
 from afterswarm.model.secret import Config, ConfigSpec, Payload, Secret, SecretSpec, payload_id
 from afterswarm.model.service import (
     ConfigReference,
@@ -36,6 +37,7 @@ from afterswarm.model.service import (
     VirtualIP,
 )
 from afterswarm.model.session import SILENCE, Applied, Down, Hello, Reports, ToAgent, Up, Wanted, Welcome
+from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import Attachment, Report, Task, TaskState
 from afterswarm.sim.clock import LoopClock
 from afterswarm.sim.pipe import Pipe, pipes
@@ -82,6 +84,20 @@ BASE: list[Obj] = [
     QUIET,
     task("t1", "n1"),
 ]
+
+
+def test_each_node_gets_the_keys_of_its_own_pairs() -> None:
+    board = Board(lambda object_id, sealed: seal.unseal(KEY, object_id, sealed))
+    reports = [NodeReport(id=n, address=f"10.0.0.{n[1]}") for n in ("n1", "n2", "n3")]
+    snap = Snapshot.of([*BASE, Node(id="n3"), *reports])
+    board.take(snap, [Change(None, report) for report in reports])
+    board.refresh(snap)
+    found = {n: msgspec.json.decode(board.sections(snap, n)["beat_keys"], type=dict[str, bytes]) for n in snap.nodes}
+    assert {n: set(keys) for n, keys in found.items()} == {
+        "n1": {"n2", "n3"}, "n2": {"n1", "n3"}, "n3": {"n1", "n2"},
+    }  # fmt: skip
+    assert found["n1"]["n2"] == found["n2"]["n1"]
+    assert len({key for keys in found.values() for key in keys.values()}) == 3
 
 
 class Agent:
@@ -189,7 +205,7 @@ async def test_a_session_begins_with_everything_in_clear() -> None:
         assert [(d.name, d.data) for d in first.secrets] == [("password", b"pa55")]
         assert [(d.name, d.data) for d in first.configs] == [("conf", b"a=b")]
         assert first.role == Role.WORKER
-        assert first.beat_key == b"beat"
+        assert first.beat_keys == {}  # nobody has said where he is
         assert [r.name for r in first.routes] == ["web"]
         async with s.agent("n2") as other:
             assert (other.state.tasks, other.state.secrets, other.state.configs) == ([], [], [])

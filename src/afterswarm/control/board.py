@@ -14,7 +14,7 @@ import msgspec
 from afterswarm.control.seal import Unreadable
 from afterswarm.core import payloads, wanted
 from afterswarm.core.payloads import Unseal, Used
-from afterswarm.core.trust import roots
+from afterswarm.core.trust import pairs, roots
 from afterswarm.model.base import Change, Obj
 from afterswarm.model.cluster import Cluster
 from afterswarm.model.guest import Guest
@@ -44,7 +44,9 @@ class Board:
         self._unseal = unseal
         self._routes: dict[str, _Route] = {}
         self._peers = b"[]"
-        self._beat_key: tuple[str, bytes] = ("", b'""')
+        self._beat_key: tuple[str, bytes] = ("", b"")  # sealed, clear
+        self._peer_ids: tuple[str, ...] = ()
+        self._pairs: dict[str, bytes] = {}  # node id -> the keys of its beats, encoded
         self._data: dict[Used, tuple[int, bytes]] = {}  # rev of what holds it, encoded
         self._auths: dict[str, tuple[str, bytes]] = {}  # service id -> sealed, encoded
         self._services: dict[str, None] = {}  # whose route to compute again: services and guests
@@ -91,9 +93,12 @@ class Board:
             if old != self._routes.get(service_id):
                 self._everyone = True
         if self._peers_moved:
-            peers = _encode(wanted.peers(snap))
+            found = wanted.peers(snap)
+            peers = _encode(found)
             self._everyone |= peers != self._peers
             self._peers = peers
+            self._peer_ids = tuple(peer.node_id for peer in found)
+            self._pairs = {}
         self._data = {used: kept for used, kept in self._data.items() if payloads.find(snap, used)}
         self._auths = {i: kept for i, kept in self._auths.items() if i in snap.services}
         touched = None if self._everyone else list(self._nodes)
@@ -119,7 +124,7 @@ class Board:
             "routes": _array(routes),
             "guests": _encode(own.guests),
             "tasks": _encode(own.tasks),
-            "beat_key": self._beat(snap),
+            "beat_keys": self._beats(snap, node_id),
             "authority": _encode(roots.authority(snap.cluster)),
             "data_path_port": _encode(snap.cluster.data_path_port if snap.cluster else 0),
         }
@@ -152,7 +157,14 @@ class Board:
             self._auths[service.id] = (service.pull_auth, encoded)
         return encoded
 
-    def _beat(self, snap: Snapshot) -> bytes:
+    def _beats(self, snap: Snapshot, node_id: str) -> bytes:
+        master = self._master(snap)
+        if node_id not in self._pairs:
+            keys = {peer: pairs.key(master, node_id, peer) for peer in self._peer_ids if peer != node_id}
+            self._pairs[node_id] = _encode(keys if master else {})
+        return self._pairs[node_id]
+
+    def _master(self, snap: Snapshot) -> bytes:
         cluster = snap.cluster
         sealed = cluster.beat_key if cluster else ""
         if cluster and sealed != self._beat_key[0]:
@@ -161,7 +173,7 @@ class Board:
             except Unreadable:
                 log.error("the key of the beats cannot be opened with this swarm's key")  # noqa: TRY400
                 clear = b""
-            self._beat_key = (sealed, _encode(clear))
+            self._beat_key, self._pairs = (sealed, clear), {}
         return self._beat_key[1]
 
 

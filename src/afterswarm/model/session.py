@@ -116,7 +116,7 @@ class Wanted(Message, frozen=True):
     routes: list[Route] | None = None
     guests: list[Guest] | None = None  # of this node
     peers: list[Peer] | None = None
-    beat_key: bytes | None = None
+    beat_keys: dict[str, bytes] | None = None  # node id -> the key of the beats between it and this node
 
 
 class Welcome(Message, frozen=True):

@@ -1,8 +1,8 @@
 """Who is heard: listens for the beats of peers, and keeps the process that sends our own (`sender`).
 
-A beat counts when its HMAC fits the swarm's key, its node is a peer, and it is no replay: newer than the last one of
-that node or, after a restart of its sender, at least fresh by our clock (a clock that was set back must not make a
-host mute).
+A beat counts when its node is a peer, its HMAC fits the key that this host shares with that one alone, and it is no
+replay: newer than the last one of that node or, after a restart of its sender, at least fresh by our clock (a clock
+that was set back must not make a host mute).
 """
 
 from __future__ import annotations
@@ -51,26 +51,26 @@ class Beats:
         self._clock = clock
         self._port = port
         self._file = run_dir / "beat"
-        self._key = b""
+        self._keys: dict[str, bytes] = {}  # node id -> of the beats between it and us
         self._own_routed = 0
         self._addresses: dict[str, str] = {}
         self._last: dict[str, Beat] = {}
         self._bound = False
 
     def want(self, wanted: Wanted) -> None:
-        """New peers and key; `None` is unchanged."""
-        if wanted.beat_key is not None:
-            self._key = wanted.beat_key
+        """New peers and keys; `None` is unchanged."""
+        if wanted.beat_keys is not None:
+            self._keys = wanted.beat_keys
         if wanted.peers is not None:
             self._follow(wanted.peers)
-        if wanted.beat_key is not None or wanted.peers is not None:
+        if wanted.beat_keys is not None or wanted.peers is not None:
             self._write_settings()
 
     def acknowledge(self, rev: int) -> None:
         """This host's kernel routes by this revision: to be told to everybody."""
         if rev != self._own_routed:
             self._own_routed = rev
-            if self._key:
+            if self._keys:
                 self._write_settings()
 
     async def run(self) -> None:
@@ -79,7 +79,7 @@ class Beats:
         try:
             while True:
                 transport = transport or await self._listen()
-                if self._key:
+                if self._keys:
                     self._alive.touch()
                     self._keep_sender()
                 await self._clock.sleep(TOUCH)
@@ -97,10 +97,13 @@ class Beats:
         """What the socket heard."""
         text, seal = datagram[:-_MAC], datagram[-_MAC:]
         words = text.split(b" ")
-        if not self._key or len(words) != 5 or words[0] != sender.MAGIC:
+        if len(words) != 5 or words[0] != sender.MAGIC:
             return
         node_id = words[1].decode(errors="replace")
-        if node_id not in self._addresses or not hmac.compare_digest(seal, hmac.digest(self._key, text, "sha256")):
+        key = self._keys.get(node_id)
+        if node_id not in self._addresses or key is None:
+            return
+        if not hmac.compare_digest(seal, hmac.digest(key, text, "sha256")):
             return
         now = self._clock.now()
         beat = Beat(words[2].decode(errors="replace"), int(words[3]))
@@ -135,8 +138,9 @@ class Beats:
         return transport
 
     def _write_settings(self) -> None:
-        lines = [f"node {self._node_id}", f"key {self._key.hex()}", f"port {self._port}", f"routed {self._own_routed}"]
-        lines += [f"peer {address}" for _, address in sorted(self._addresses.items())]
+        lines = [f"node {self._node_id}", f"port {self._port}", f"routed {self._own_routed}"]
+        known = sorted(self._keys.keys() & self._addresses.keys())
+        lines += [f"peer {self._addresses[node_id]} {self._keys[node_id].hex()}" for node_id in known]
         text = "\n".join(lines) + "\n"
         self._file.parent.mkdir(parents=True, exist_ok=True)
         if self._file.exists() and self._file.read_text() == text:

@@ -4,9 +4,9 @@ Apart from the daemon, so that a daemon that is busy or being restarted does not
 bare interpreter, so that it is small (9 MB) and starts at once. Run as `python -I -S beat_sender.py FILE DIGEST` by
 `agent.beats`; DIGEST is not read, it names the version in the list of processes.
 
-FILE has lines `node ID`, `key HEX`, `port N`, `routed REVISION`, `peer ADDRESS`, and is read again when it changes. It
-ends by itself when FILE.alive has not been touched for a while (the daemon is gone, and this host with it as far as the
-swarm can know), or when FILE.pid names another process.
+FILE has lines `node ID`, `port N`, `routed REVISION`, `peer ADDRESS KEY`, and is read again when it changes. It ends by
+itself when FILE.alive has not been touched for a while (the daemon is gone, and this host with it as far as the swarm
+can know), or when FILE.pid names another process.
 
 One datagram: `ASW1 <node id> <boot> <milliseconds> <revision>` and the HMAC-SHA256 of that. The milliseconds only ever
 grow within one boot (one run of this script): follow the clock, but never back. The revision is the one that the host's
@@ -34,19 +34,26 @@ DAEMON_GONE = 10.0  # seconds
 _BLOCK = 64
 
 
-def beat(node_id: str, boot: str, milliseconds: int, routed: int, key: bytes) -> bytes:
-    """One datagram."""
-    text = b" ".join((MAGIC, node_id.encode(), boot.encode(), str(milliseconds).encode(), str(routed).encode()))
-    return text + mac(key, text)
+def words(node_id: str, boot: str, milliseconds: int, routed: int) -> bytes:
+    """What a datagram says."""
+    return b" ".join((MAGIC, node_id.encode(), boot.encode(), str(milliseconds).encode(), str(routed).encode()))
 
 
-def mac(key: bytes, text: bytes) -> bytes:
-    """HMAC-SHA256 (RFC 2104)."""
-    if len(key) > _BLOCK:
-        key = sha256(key).digest()
-    key = key.ljust(_BLOCK, b"\0")
-    inner = sha256(bytes(b ^ 0x36 for b in key) + text).digest()
-    return bytes(sha256(bytes(b ^ 0x5C for b in key) + inner).digest())
+class Mac:
+    """HMAC-SHA256 (RFC 2104) with one key, of which the half that is the same each time is kept."""
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) > _BLOCK:
+            key = sha256(key).digest()
+        key = key.ljust(_BLOCK, b"\0")
+        self._inner = sha256(bytes(b ^ 0x36 for b in key))
+        self._outer = sha256(bytes(b ^ 0x5C for b in key))
+
+    def of(self, text: bytes) -> bytes:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(text)
+        outer.update(inner.digest())
+        return bytes(outer.digest())
 
 
 class Settings:
@@ -54,22 +61,20 @@ class Settings:
 
     def __init__(self, text: str) -> None:
         self.node = ""
-        self.key = b""
         self.port = 0
         self.routed = 0
-        self.peers: list[str] = []
+        self.peers: list[tuple[str, Mac]] = []
         for line in text.splitlines():
             word, _, value = line.partition(" ")
             if word == "node":
                 self.node = value
-            elif word == "key":
-                self.key = bytes.fromhex(value)
             elif word == "port":
                 self.port = int(value)
             elif word == "routed":
                 self.routed = int(value)
             elif word == "peer":
-                self.peers.append(value)
+                address, _, key = value.partition(" ")
+                self.peers.append((address, Mac(bytes.fromhex(key))))
 
 
 def main(path: str) -> None:
@@ -91,12 +96,12 @@ def main(path: str) -> None:
                     settings, read_at = Settings(file.read()), changed
             except (OSError, ValueError):
                 pass  # being replaced: the old settings hold until it can be read
-        if settings.key:
+        if settings.peers:
             sent = max(sent + 1, int(time.time() * 1000))  # noqa: TID251 - there is no Clock in this process
-            datagram = beat(settings.node, boot, sent, settings.routed, settings.key)
-            for peer in settings.peers:
+            text = words(settings.node, boot, sent, settings.routed)
+            for peer, key in settings.peers:
                 try:  # noqa: SIM105
-                    out.sendto(datagram, (peer, settings.port))
+                    out.sendto(text + key.of(text), (peer, settings.port))
                 except OSError:
                     pass  # unreachable now; the next beat is soon
         count += 1
