@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from afterswarm.adapters.etcd.members import Members
-from afterswarm.adapters.etcd.server import EtcdServer, Files
+from afterswarm.adapters.etcd.server import EtcdServer, Files, Removed
 from afterswarm.adapters.etcd.store import EtcdStore
 from afterswarm.control import ca
 from afterswarm.core.trust.certificate import UNIT
@@ -66,16 +66,23 @@ class Member:
         self.client = Client.tcp("127.0.0.1", int(server.client_url.rpartition(":")[2]), ssl=context)
         self.store = EtcdStore(self.client)
         self.members = Members(self.client)
+        self.removed = asyncio.Event()  # the others have removed it
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as group:
-            run = group.create_task(self.server.run())
+            run = group.create_task(self._run())
             try:
                 yield
             finally:
                 run.cancel()
                 self.client.close()
+
+    async def _run(self) -> None:
+        try:
+            await self.server.run()
+        except Removed:
+            self.removed.set()
 
     async def ready(self, within: float = 20) -> None:
         """Until it serves, as a voter of a cluster with a quorum."""

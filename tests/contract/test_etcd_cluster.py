@@ -248,6 +248,31 @@ async def test_one_member_of_three_goes_on_alone_when_told_to(member: Callable[.
         assert [obj.id for obj in (await survivor.store.load())[1]] == ["a"]
 
 
+async def test_a_member_that_the_others_removed_says_so(member: Callable[..., Any], one_member) -> None:
+    async with one_member() as first:
+        asked = member("m2")
+        member_id = await eventually(lambda: first.members.add_learner(asked.server.peer_url))
+        asked.server._initial_cluster = await initial_cluster(first, asked)
+        asked.server._existing = True
+        async with asked.running():
+            await eventually(asked.members.status)
+            await first.members.remove(member_id)
+            async with asyncio.timeout(20):
+                await asked.removed.wait()
+            assert not first.removed.is_set()
+
+
+async def test_it_can_be_started_again(one_member) -> None:
+    async with one_member() as only:
+        pid = only.server.pid
+        await only.server.restart()
+
+        async def another() -> bool:
+            return only.server.pid not in (None, pid) and await only.members.ready()
+
+        await eventually(another, within=5)
+
+
 async def test_a_copy_can_be_saved(one_member, tmp_path: Path) -> None:
     async with one_member() as only:
         await only.store.commit([task("a")], seen=1)
