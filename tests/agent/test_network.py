@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from msgspec.structs import replace
 
-from afterswarm.agent.network import bridges, network
+from afterswarm.agent.network import bridges, network, silence
 from afterswarm.agent.network.network import Network
 from afterswarm.core.dataplane import nftables
 from afterswarm.model.network import LABEL, NetworkSpec
@@ -209,9 +209,11 @@ async def test_a_silent_peer_is_avoided_within_a_second_and_back_as_fast(host: H
         assert host.published() == ["10.0.0.11", "10.0.0.12"]
         assert host.kernel.forgotten == []
         host.silent = {"n2"}
-        await asyncio.sleep(network.SILENT + 0.25)
+        await asyncio.sleep(silence.SILENT + 0.2)
         assert host.published() == ["10.0.0.11"]
         assert host.virtual() == ["10.0.1.11"]
+        assert host.kernel.forgotten == [], "it may be back in a moment"
+        await asyncio.sleep(silence.LOST - silence.SILENT)
         gone = frozenset({"10.0.0.12", "10.0.1.12"})
         assert host.kernel.forgotten == [(None, gone), (111, gone)]
         host.silent = set()
@@ -227,7 +229,7 @@ async def test_a_blip_of_less_than_that_changes_nothing(host: Host) -> None:
         await asyncio.sleep(10)
         writes = host.kernel.writes
         host.silent = {"n2"}
-        await asyncio.sleep(network.SILENT - 0.15)
+        await asyncio.sleep(silence.SILENT - 0.15)
         host.silent = set()
         await asyncio.sleep(10)
         assert host.kernel.writes == writes

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,3 +138,26 @@ def daemon(host: Host) -> int:
         if re.match(r"\S*python\S* -m afterswarm\.cli\.main daemon", command):
             return int(pid)
     return 0
+
+
+def test_a_power_cut(web: list[Host]) -> None:
+    """Through the hosts that are left, every request that is begun after the cut is answered.
+
+    What the dead host was just answering is lost, with everything else that it knew.
+    """
+    leads = until("there is a leader", lambda: leader(web[0]))
+    victim = next(h for h in web if h.name != leads)
+    others = [h for h in web if h is not victim]
+    with load(others) as said:
+        time.sleep(1)
+        cut = time.time()
+        victim.lab.kill(victim.name)
+        until("its tasks run elsewhere", lambda: victim.name not in {node for _, node in others[0].running("web")})
+        settled(others)
+        time.sleep(1)
+    victim.lab.start(victim.name)
+    until("it is back", lambda: set(others[0].nodes().values()) == {"Ready"})
+    affected = [when - cut for when in said["delayed_at"] if when > cut]
+    print(f"{len(affected)} delayed, the last one begun {max(affected, default=0):.2f} s after the cut")
+    assert said["requests"] > 500
+    assert [when - cut for when in said["failed_at"] if when > cut] == [], said

@@ -17,6 +17,7 @@ from itertools import cycle
 
 WAIT = 5.0  # seconds for an answer
 KEPT = 24  # connections
+DELAYED = 0.5  # seconds
 OWN = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 KEEP = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -33,19 +34,26 @@ class Client:
         self.requests = 0
         self.failures: Counter[str] = Counter()
         self.slowest = 0.0
+        self.failed_at: list[float] = []  # when those that failed were begun, in seconds since the epoch
+        self.delayed_at: list[float] = []  # likewise those that took longer than `DELAYED`
 
     async def ask(self, *, keep: bool) -> None:
         self.requests += 1
-        began = time.monotonic()
+        began, when = time.monotonic(), time.time()
         address = next(self._addresses)
         try:
             async with asyncio.timeout(WAIT):
                 await (self._kept(address) if keep else self._own(address))
         except (OSError, TimeoutError, EOFError, ValueError) as error:
             way = "kept" if keep else "own"
+            self.failed_at.append(when)
             self.failures[f"{way}, {address}: {type(error).__name__} {error}"] += 1
-            print(f"{time.time():.2f} {way} {address} {error!r}", file=sys.stderr, flush=True)
-        self.slowest = max(self.slowest, time.monotonic() - began)
+            print(f"{when:.2f} {way} {address} {error!r}", file=sys.stderr, flush=True)
+            return
+        took = time.monotonic() - began
+        self.slowest = max(self.slowest, took)
+        if took > DELAYED:
+            self.delayed_at.append(when)
 
     async def _own(self, address: str) -> None:
         reader, writer = await asyncio.open_connection(address, self._port)
@@ -101,6 +109,8 @@ async def main(port: int, rate: float, seconds: float, addresses: list[str]) -> 
         "failed": sum(client.failures.values()),
         "failures": dict(client.failures.most_common(20)),
         "slowest_seconds": round(client.slowest, 3),
+        "failed_at": client.failed_at,
+        "delayed_at": client.delayed_at,
         "per_second": round(client.requests / took, 1),
     }
     print(json.dumps(said), flush=True)

@@ -5,8 +5,7 @@ Two loops, both level-triggered and repeated every few seconds, so that what som
     plumbing   engine networks (may take long: containers of an old network have to end)
     routing    links and rulesets (milliseconds), then flows to what is gone are forgotten, then `applied`
 
-and a look ten times a second at who has fallen silent: its targets leave the rules at once and are back with its next
-beat. That is this host's own, reversible judgement; the swarm's verdict comes as a new `Wanted`.
+and a look at who has fallen silent (`silence`): its targets leave the rules at once and are back with its next beat.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import msgspec
 
 from afterswarm.agent.network.bridges import Bridges
 from afterswarm.agent.network.drains import Drains
+from afterswarm.agent.network.silence import Silence
 from afterswarm.core.dataplane import nftables, paths, vxlan
 from afterswarm.core.dns import Zone
 from afterswarm.core.host.guests import as_tasks
@@ -30,11 +30,9 @@ from afterswarm.ports import Clock, Engine, EngineError, EngineGone, Json, Kerne
 
 log = logging.getLogger(__name__)
 
-SILENT = 0.5  # seconds without a beat
-LOOK = 0.1  # seconds between looks at who is silent
-LATE = 0.3  # seconds after which such a look proves nothing
-REPAIR = 8.0  # seconds between repairs of what nobody told us about
+REPAIR = 4.0  # seconds between repairs of what nobody told us about
 PATIENCE = 5.0  # seconds that a task waits for news of its network
+LOOK = 0.1  # seconds between looks for them
 
 
 class Live(NamedTuple):
@@ -74,22 +72,20 @@ class Network:
         self._kernel = kernel
         self._node_id = node_id
         self._clock = clock
-        self._heard = heard
         self._mtu = mtu
         self._bridges = Bridges(engine=engine, clock=clock, node_id=node_id, mtu=mtu)
         self._wanted = Wanted()
-        self._since: dict[str, float] = {}  # when each peer was first spoken of
-        self._silent: frozenset[str] = frozenset()
         self._live: dict[str, Live] = {}
         self._links: list[Json] | None = None  # as last made; None: not known
         self._links_lock = asyncio.Lock()
         self._basis = 0  # all routes of this revision are in `_wanted`
         self._settled = False  # the kernel holds what `_wanted` asks for
         self._routed: dict[str, str] = {}  # address -> node, of every target of the last rules
-        self._routed_silent: frozenset[str] = frozenset()
+        self._routed_lost: frozenset[str] = frozenset()
         self._plumbing_due = asyncio.Event()
         self._routing_due = asyncio.Event()
         self._failed: dict[str, str] = {}
+        self._silence = Silence(clock, node_id, heard=heard, changed=self._routing_due.set)
 
     # ---- what others say -----------------------------------------------------------------------------------------
 
@@ -103,8 +99,7 @@ class Network:
             if (value := getattr(wanted, name)) is not None
         }
         self._wanted = msgspec.structs.replace(self._wanted, rev=wanted.rev, **new)
-        now = self._clock.now()
-        self._since = {p.node_id: self._since.get(p.node_id, now) for p in self._peers}
+        self._silence.follow(self._peers)
         self._basis = max(self._basis, wanted.basis)
         if not new:
             if self._settled:
@@ -202,7 +197,7 @@ class Network:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._plumb(), name="plumbing")
             group.create_task(self._route(), name="routing")
-            group.create_task(self._look(), name="who is silent")
+            group.create_task(self._silence.run(), name="who is silent")
             group.create_task(self._repair(), name="repair")
 
     async def clear(self) -> None:
@@ -230,7 +225,7 @@ class Network:
             self._routing_due.clear()
             if self._wanted.routes is None or self._wanted.networks is None:
                 continue
-            rev, basis, silent, routes = self._wanted.rev, self._basis, self._silent, self._routes
+            rev, basis, silent, routes = self._wanted.rev, self._basis, self._silence.silent, self._routes
             networks = self._networks.values()
             host = nftables.host(
                 node_id=self._node_id, networks=networks, routes=routes, peers=self._peers, silent=silent
@@ -238,7 +233,7 @@ class Network:
             done = [await self._guarded("rules", self._kernel.apply(host))]
             for task_id in sorted(self._live):
                 await self._guarded(f"rules of task {task_id}", self._apply_container(task_id))
-            await self._forget(routes, silent)
+            await self._forget(routes)
             done.append(await self._guarded("links", self._sync_links()))
             done.append(await self._guarded("ways back", self._sync_returns()))
             self.zone = Zone.of(
@@ -251,26 +246,6 @@ class Network:
                 self.applied(rev)
                 self._follow(basis)
             self._settled = all(done) and not self._routing_due.is_set()
-
-    async def _look(self) -> None:
-        before = self._clock.now()
-        while True:
-            await self._clock.sleep(LOOK)
-            now = self._clock.now()
-            late, before = now - before > LATE, now
-            if late:  # we were asleep: beats are waiting in the socket, so it is not known who is silent
-                continue
-            silent = frozenset(
-                node
-                for node, since in self._since.items()
-                if node != self._node_id and now - max(since, self._heard.get(node, 0.0)) > SILENT
-            )
-            if silent != self._silent:
-                names = {peer.node_id: peer.hostname or peer.node_id for peer in self._peers}
-                for node in sorted(silent ^ self._silent):
-                    log.info("%s is %s", names.get(node, node), "silent" if node in silent else "heard")
-                self._silent = silent
-                self._routing_due.set()
 
     async def _repair(self) -> None:
         while True:
@@ -346,7 +321,7 @@ class Network:
             source=live.source,
             networks=self._networks.values(),
             routes=self._routes,
-            silent=self._silent,
+            silent=self._silence.silent,
             names=self._names(live) if len(here) == 1 else None,
         )
         try:
@@ -364,13 +339,12 @@ class Network:
             return None
         return nftables.Names(gateway, known[0].address.partition("/")[0], live.redirect)
 
-    async def _forget(self, routes: Iterable[Route], silent: frozenset[str]) -> None:
-        """Flows to tasks that are gone or on hosts that fell silent: their next packet is balanced anew."""
+    async def _forget(self, routes: Iterable[Route]) -> None:
+        """Flows to tasks that are gone or on hosts that are lost: their next packet is balanced anew."""
         before, self._routed = self._routed, _addresses(routes)
-        fallen = silent - self._routed_silent
-        self._routed_silent = silent
-        if len(self._since) > 2 and len(silent) >= len(self._since) - 1:
-            fallen = frozenset()  # everybody at once: it is our own link, and may be back in a moment
+        lost = self._silence.lost
+        fallen = frozenset() if self._silence.all_lost else lost - self._routed_lost
+        self._routed_lost = lost
         gone = {a for a, node in before.items() if a not in self._routed}
         gone |= {a for a, node in self._routed.items() if node in fallen}
         if not gone:
