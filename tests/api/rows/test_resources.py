@@ -144,7 +144,27 @@ async def test_rs_04_the_delay(cli: Any, live: Any, seen: Any, api: Any) -> None
     assert shown == "usual.1 Ready"
 
 
-@pytest.mark.row("RS-05")
+WINDOW = "waiting for a restart is left out of the window: one shorter than the delay counts attempts all the same"
+
+
+@pytest.mark.row("RS-05", differs=WINDOW)
+async def test_rs_05_the_window(cli: Any, live: Any, seen: Any) -> None:
+    policy = ("--restart-delay", "10ms", "--restart-max-attempts", "1", "--restart-window")
+    await cli(*CREATE, *policy, "10s", "--name", "long", "exits:1")
+    await cli(*CREATE, *policy, "50ms", "--name", "short", "exits:1")  # each runs for longer than that
+
+    async def count(name: str) -> int:
+        return len((await cli("service", "ps", "-q", name)).split())
+
+    async def goes_on() -> bool:
+        return await count("short") >= 4
+
+    await seen.eventually(goes_on)
+    assert await count("long") == 2
+    assert (await template(cli, "long"))["RestartPolicy"]["Window"] == 10 * SECOND
+
+
+@pytest.mark.row("RS-05", differs=WINDOW)
 async def test_rs_05_attempts_are_counted_per_slot_and_version(cli: Any, live: Any, seen: Any, api: Any) -> None:
     policy = ("--restart-delay", "10ms", "--restart-max-attempts", "2")
     await cli(*CREATE, *policy, "--name", "web", "--replicas", "2", "exits:1")
