@@ -12,7 +12,20 @@ import pytest
 
 from afterswarm.agent.session import Session
 from afterswarm.http.errors import ConnectFailed, HttpError
-from afterswarm.model.session import SEEN, SILENCE, Applied, Down, Hello, Peer, Reports, ToManager, Up, Wanted, Welcome
+from afterswarm.model.session import (
+    EPOCH,
+    SEEN,
+    SILENCE,
+    Applied,
+    Down,
+    Hello,
+    Peer,
+    Reports,
+    ToManager,
+    Up,
+    Wanted,
+    Welcome,
+)
 from afterswarm.model.task import Report, TaskState
 from afterswarm.sim.clock import LoopClock
 from afterswarm.sim.pipe import Pipe, pipes
@@ -29,6 +42,7 @@ class Manager:
         self.dead = False
         self.lost = False  # nothing listens there
         self.rev = 7
+        self.epoch = 0.0
         self.attempts: list[float] = []
         self.heard: list[Hello | Reports | Applied | Up] = []
         self.headers: dict[str, str] = {}
@@ -47,7 +61,7 @@ class Manager:
             raise HttpError(self.status, "no")
         ours, theirs = pipes()
         self.end = theirs
-        await self.say(Welcome(node_id="me", manager_id=f"id-{self.address}"))
+        await self.say(Welcome(node_id="me", manager_id=f"id-{self.address}", epoch=self.epoch))
         await self.say(Wanted(rev=self.rev, tasks=[], peers=PEERS))
         return ours
 
@@ -102,6 +116,7 @@ class World:
             on_wanted=self.wanted.append,
             on_managers=self.told.append,
             removed=self.remove,
+            renewed=lambda: self.told.append(["anew"]),
             clock=LoopClock(),
             rng=random.Random(seed),  # noqa: S311 - repeatable
         )
@@ -230,6 +245,25 @@ async def test_it_says_what_it_has_seen_and_takes_nothing_older() -> None:
         other.rev = 21
         await asyncio.sleep(2)
         assert [w.rev for w in world.wanted] == [7, 20, 21]
+
+
+async def test_a_swarm_made_anew_begins_again_at_a_lower_revision_and_the_old_one_is_refused() -> None:
+    world = World("ab")
+    async with world.running():
+        first = world.now_with
+        other = next(m for m in world.managers.values() if m is not first)
+        await first.say(Wanted(rev=20))
+        await asyncio.sleep(0.1)
+        other.epoch, other.rev = 99.0, 3
+        first.end.close()
+        await asyncio.sleep(1)
+        assert [w.rev for w in world.wanted] == [7, 20, 3]
+        assert ["anew"] in world.told
+        other.lost = True
+        other.end.close()
+        await asyncio.sleep(2)  # the first one is still of the swarm as it was
+        assert (first.headers[SEEN], first.headers[EPOCH]) == ("3", "99.0")
+        assert [w.rev for w in world.wanted] == [7, 20, 3]
 
 
 async def test_removed_when_most_managers_say_so() -> None:

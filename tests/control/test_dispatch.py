@@ -36,7 +36,7 @@ from afterswarm.model.service import (
     TaskSpec,
     VirtualIP,
 )
-from afterswarm.model.session import SILENCE, Applied, Down, Hello, Reports, ToAgent, Up, Wanted, Welcome
+from afterswarm.model.session import EPOCH, SEEN, SILENCE, Applied, Down, Hello, Reports, ToAgent, Up, Wanted, Welcome
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import Attachment, Report, Task, TaskState
 from afterswarm.sim.clock import LoopClock
@@ -145,10 +145,11 @@ class Swarm:
     def snap(self):
         return self.cache.snapshot()
 
-    async def request(self, node_id: str, seen: int = 0):
+    async def request(self, node_id: str, seen: int = 0, epoch: float = 0.0):
         subject = ((("commonName", node_id),), (("organizationalUnitName", "swarm-worker"),))
         peer = Peer(address="10.0.0.1", certificate={"subject": subject})
-        return await self.dispatcher.session(Request("POST", "/session", [("Afterswarm-Seen", str(seen))], peer=peer))
+        headers = [(SEEN, str(seen)), (EPOCH, str(epoch))]
+        return await self.dispatcher.session(Request("POST", "/session", headers, peer=peer))
 
     @asynccontextmanager
     async def agent(self, node_id: str, seen: int = 0) -> AsyncIterator[Agent]:
@@ -378,6 +379,16 @@ async def test_a_manager_that_knows_nothing_yet_takes_no_session() -> None:
     assert isinstance(answer, Response)
     assert answer.status == 503
     assert (await made.dispatcher.session(Request("POST", "/session"))).status == 403
+
+
+async def test_what_was_seen_of_an_earlier_epoch_does_not_count() -> None:
+    async with swarm() as s:
+        await s.write(replace(s.snap.cluster, epoch=50.0))
+        async with s.agent("n1", seen=s.snap.rev + 1000) as agent:
+            assert isinstance(agent.heard[0], Welcome)
+            assert agent.heard[0].epoch == 50.0
+            assert agent.wanted
+        assert (await s.request("n1", epoch=51.0)).status == 503
 
 
 async def test_an_agent_is_told_nothing_older_than_it_has_seen() -> None:

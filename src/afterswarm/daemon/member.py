@@ -326,7 +326,7 @@ class Member:
 
     def _trusted(self, who: Holder) -> bool:
         """A manager's certificate outlives a demotion. One that is about to become a manager counts among managers."""
-        if self.manager:
+        if self.manager and self.manager.routes:
             node = self.manager.cache.snapshot().nodes.get(who.node_id)
             return node is not None and role_of(node) == Role.MANAGER
         return not self.managers or any(node_id == who.node_id for node_id, _ in self.managers)
@@ -372,7 +372,7 @@ class Member:
             if self._identity.role == Role.WORKER:
                 shutil.rmtree(self._config.etcd, ignore_errors=True)
                 self._credentials.keep_cluster_key(b"")
-        if removed and not self._leaving:
+        if removed and not self._leaving and self._identity.role == Role.MANAGER:
             # To be made a worker, which other managers will say now that there is none here; or the swarm was made
             # anew without this manager, and it may ask for a place again.
             log.warning("the other managers have removed this one")
