@@ -233,7 +233,7 @@ async def test_up_07_a_rollback_has_its_own_settings(cli: Any, live: Any, api: A
 async def test_up_07_a_rollback_is_never_rolled_back(cli: Any, live: Any, eventually: Any) -> None:
     await started(cli, "--replicas", "2", "--update-failure-action", "rollback", "--restart-condition", "none")
     for agent in live.agents.values():
-        ill = Special(nginx_1=Program(start_error="no such device"), nginx_2=Program(exits_after=0.05))
+        ill = Special(nginx_1=Program(start_error="no disk"), nginx_2=Program(start_error="no disk"))
         agent.engine.programs = ill
     await cli("service", "update", "-d", "--image", "nginx:2", "web")
     assert "update paused due to failure" in (await eventually(state(cli, "rollback_paused")))["Message"]
