@@ -106,3 +106,9 @@ async def test_what_is_no_secret(api: Any, body: bytes) -> None:
     status, message = await api.fails("POST", "/secrets/create", body)
     assert status == 400
     assert message.startswith("invalid JSON")
+
+
+async def test_data_that_is_no_base64(api: Any) -> None:
+    for data in ("a", "=", "\x80", "é"):
+        status, words = await api.fails("POST", "/secrets/create", {"Name": "pw", "Data": data})
+        assert (status, words.startswith("invalid data: ")) == (400, True)

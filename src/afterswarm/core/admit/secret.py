@@ -6,7 +6,6 @@ at here only as bytes; sealing it is the shell's business.
 
 from __future__ import annotations
 
-import binascii
 import re
 from base64 import b64decode
 from collections.abc import Mapping
@@ -145,7 +144,7 @@ def payload(word: str, data: str, limit: int) -> bytes:
     """The payload of a specification in clear, if its size is allowed."""
     try:
         clear = b64decode(data, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # also what is no ASCII
         raise Refused(400, f"invalid data: {error}") from error
     if not 0 < len(clear) < limit:
         raise invalid(f"{word} data must be larger than 0 and less than {limit} bytes")
