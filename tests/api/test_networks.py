@@ -172,11 +172,13 @@ async def test_prune_takes_unused_overlay_networks(api: Any) -> None:
 
 
 async def test_a_worker_shows_the_parts_as_the_overlay_networks(api: Any, engine: Any) -> None:
-    engine.add("back", {LABEL: "net1"})
+    engine.add("back", {LABEL: "net1"}, Options={"com.docker.network.bridge.name": "aswnet1"})
+    engine.add("lan", {LABEL: "net2"}, driver="macvlan", Options={"parent": "eth0"})
     api.host.become(LocalInfo(state="active"), THREE)
     shown = {n["Name"]: n for n in await api.ok("GET", "/networks")}
     assert (shown["back"]["Id"], shown["back"]["Driver"], shown["back"]["Scope"]) == ("net1", "overlay", "swarm")
     assert shown["bridge"]["Driver"] == "bridge"
+    assert (shown["lan"]["Id"], shown["lan"]["Driver"], shown["lan"]["Scope"]) == ("net2", "macvlan", "swarm")
     assert (await api.ok("GET", "/networks/back"))["Driver"] == "overlay"
     assert (await api.fails("DELETE", "/networks/back"))[0] == 503
     status, message = await api.fails("POST", "/networks/create", {"Name": "x", "Driver": "overlay"})

@@ -6,6 +6,8 @@ from afterswarm.api import lookup
 from afterswarm.api.views import render
 from afterswarm.core.admit.guest import guests_of
 from afterswarm.core.admit.network import services_using
+from afterswarm.core.dataplane.bridge import BRIDGE
+from afterswarm.core.dataplane.vxlan import BRIDGE_PREFIX
 from afterswarm.model.network import LABEL, VXLANS, Network
 from afterswarm.model.service import PortConfig, Service
 from afterswarm.model.snapshot import Snapshot
@@ -75,7 +77,10 @@ def of_engine(network: Json) -> Json:
     network_id = (network.get("Labels") or {}).get(LABEL)
     if not network_id:
         return network
-    return {**network, "Id": network_id, "Driver": "overlay", "Scope": "swarm", "Options": {}, "Labels": {}}
+    shown = {**network, "Id": network_id, "Scope": "swarm", "Labels": {}}
+    if not (network.get("Options") or {}).get(BRIDGE, "").startswith(BRIDGE_PREFIX):
+        return shown  # this host's own one of a network that each has one of
+    return shown | {"Driver": "overlay", "Options": {}}
 
 
 def _pools(network: Network) -> list[Json]:

@@ -11,7 +11,7 @@ from afterswarm.core.dataplane.vxlan import bridge_name, mtu_of
 from afterswarm.model.network import LABEL, Network
 from afterswarm.model.network import MTU as OPTION
 
-_NAME = "com.docker.network.bridge.name"
+BRIDGE = "com.docker.network.bridge.name"
 
 
 def body(network: Network, gateway: str, mtu: int) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def body(network: Network, gateway: str, mtu: int) -> dict[str, Any]:
         "Attachable": network.spec.attachable,
         "IPAM": {"Driver": "default", "Config": [{"Subnet": network.subnet, "Gateway": gateway}]},
         "Options": {
-            _NAME: bridge_name(network.id),
+            BRIDGE: bridge_name(network.id),
             OPTION: str(mtu_of(network, mtu)),
             # outwards only; the engine's rule leaves alone what stays on the bridge
             "com.docker.network.bridge.enable_ip_masquerade": str(not network.spec.internal).lower(),
@@ -73,7 +73,7 @@ def in_the_way(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
     """Whether one of our networks must go before the wanted one can be made: same name, bridge or addresses."""
     return (
         found.get("Name") == wanted["Name"]
-        or (found.get("Options") or {}).get(_NAME) == wanted["Options"][_NAME]
+        or (found.get("Options") or {}).get(BRIDGE) == wanted["Options"][BRIDGE]
         or any(a.overlaps(b) for a in _subnets(found) for b in _subnets(wanted))
     )
 
