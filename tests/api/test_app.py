@@ -38,6 +38,16 @@ async def test_the_engines_version_is_offered(api: Any) -> None:
     assert (await api("GET", "/nodes"))[0] == 200
 
 
+async def test_a_version_of_absurd_length_is_no_version(api: Any) -> None:
+    assert (await api("GET", f"/v1.{'9' * 5000}/nodes"))[0] == 404
+
+
+@pytest.mark.parametrize("path", ["services", "secrets", "configs", "networks"])
+async def test_a_body_that_is_too_deep_is_refused(api: Any, path: str) -> None:
+    body = b'{"Driver":"overlay","a":' + b'{"a":' * 100_000 + b"}" * 100_001
+    assert (await api("POST", f"/{path}/create", body))[0] == 400
+
+
 async def test_names_are_decoded(api: Any) -> None:
     assert await api.fails("GET", "/services/a%20b") == (404, "service a b not found")
 

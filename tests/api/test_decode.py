@@ -51,6 +51,19 @@ def test_versions(text: str) -> None:
         decode.version(Request("POST", f"/x?version={text}"), "node")
 
 
+@pytest.mark.parametrize("text", [str(2**64), "9" * 5000])
+def test_versions_that_no_object_can_have(text: str) -> None:
+    assert decode.version(Request("POST", f"/x?version={'0' * 5000}7"), "node") == 7
+    with pytest.raises(Refused, match="value out of range"):
+        decode.version(Request("POST", f"/x?version={text}"), "node")
+
+
+@pytest.mark.parametrize("depth", [900, 100_000])
+async def test_a_body_that_is_too_deep(depth: int) -> None:
+    with pytest.raises(Refused, match="exceeded max depth"):
+        await body('{"a":' * depth + "1" + "}" * depth)
+
+
 def test_nulls_deep_down() -> None:
     found: Any = decode.without_nulls({"a": None, "b": [{"c": None, "d": 0}], "e": {}})
     assert found == {"b": [{"d": 0}], "e": {}}

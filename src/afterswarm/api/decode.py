@@ -16,6 +16,8 @@ from afterswarm.model.refused import Refused
 
 T = TypeVar("T")
 
+LARGEST = 2**64 - 1  # version of anything
+
 
 async def body(request: Request, cls: type[T]) -> T:
     """The body as `cls`. An empty body is an empty object."""
@@ -27,11 +29,13 @@ async def raw(request: Request, cls: Any) -> dict[str, Any]:
     data = await request.read()
     try:
         parsed = msgspec.json.decode(data) if data.strip() else {}
+        if not isinstance(parsed, dict):
+            raise Refused(400, "invalid JSON: expected an object")
+        found: dict[str, Any] = _spelled(without_nulls(parsed), _shape(cls))
     except msgspec.DecodeError as error:
         raise Refused(400, f"invalid JSON: {error}") from error
-    if not isinstance(parsed, dict):
-        raise Refused(400, "invalid JSON: expected an object")
-    found: dict[str, Any] = _spelled(without_nulls(parsed), _shape(cls))
+    except RecursionError as error:
+        raise Refused(400, "invalid JSON: exceeded max depth") from error
     return found
 
 
@@ -55,9 +59,15 @@ def version(request: Request, word: str) -> int:
     """`?version=N`: the revision that the client saw. `word` is what it is of."""
     text = request.arg("version")
     if not (text.isascii() and text.isdigit()):
-        why = f'strconv.ParseUint: parsing "{text}": invalid syntax'
-        raise Refused(400, f"invalid {word} version '{text}': {why}")
-    return int(text)
+        raise _no_version(word, text, "invalid syntax")
+    digits = text.lstrip("0") or "0"
+    if len(digits) > len(str(LARGEST)) or int(digits) > LARGEST:
+        raise _no_version(word, text, "value out of range")
+    return int(digits)
+
+
+def _no_version(word: str, text: str, why: str) -> Refused:
+    return Refused(400, f"invalid {word} version '{text}': strconv.ParseUint: parsing \"{text}\": {why}")
 
 
 @cache

@@ -17,7 +17,7 @@ from afterswarm.model.refused import Refused
 
 NEWEST = (1, 56)  # whose description was read for what it says of swarms
 OLDEST = (1, 24)  # the first with services
-_PREFIX = re.compile(r"/v(\d+)\.(\d+)(?=/)")
+_PREFIX = re.compile(r"/v(\d{1,9})\.(\d{1,9})(?=/)")
 
 
 def parse(text: str) -> tuple[int, int] | None:
