@@ -171,6 +171,16 @@ async def test_prune_takes_unused_overlay_networks(api: Any) -> None:
     assert sorted(n.name for n in api.stored(Network)) == ["back", "ingress"]
 
 
+async def test_what_a_swarm_left_behind_is_the_engines(api: Any, engine: Any) -> None:
+    """A container that is still in it kept it from going when the host left."""
+    part = engine.add("back", {LABEL: "net1"}, Options={"com.docker.network.bridge.name": "aswnet1"})
+    api.host.become(LocalInfo(state="inactive"))
+    assert part in {n["Id"] for n in await api.ok("GET", "/networks")}
+    assert (await api.ok("GET", "/networks/back"))["Driver"] == "bridge"
+    assert (await api("DELETE", "/networks/back"))[0] == 204
+    assert part not in engine.networks
+
+
 async def test_a_worker_shows_the_parts_as_the_overlay_networks(api: Any, engine: Any) -> None:
     engine.add("back", {LABEL: "net1"}, Options={"com.docker.network.bridge.name": "aswnet1"})
     engine.add("lan", {LABEL: "net2"}, driver="macvlan", Options={"parent": "eth0"})

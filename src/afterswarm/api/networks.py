@@ -36,7 +36,7 @@ async def listing(host: Host, request: Request) -> Response:
         return Response(reply.status, [("Content-Type", "application/json")], reply.body)
     local: list[Json] = reply.json()
     if host.replica is None:
-        return Response.json([network_view.of_engine(n) for n in local])
+        return Response.json([network_view.of_engine(n) for n in local] if host.node_id else local)
     snap = host.replica.snapshot()
     ours = [network_view.rendered(n) for n in lookup.networks(snap) if _chosen(snap, wanted, n)]
     return Response.json([*ours, *(n for n in local if LABEL not in (n.get("Labels") or {}))])
@@ -84,7 +84,11 @@ async def inspect(host: Host, request: Request, id: str) -> Response | Upgraded:
         # Asked for when a service is to be in it: there it goes by its name, since each engine has an id of its own.
         return Response.json({**found, "Id": id, "Scope": "swarm"})
     if host.replica is None:
-        return Response.json(network_view.of_engine(found)) if found else await forward(request, host.engine)
+        return (
+            Response.json(network_view.of_engine(found))
+            if found and host.node_id
+            else await forward(request, host.engine)
+        )
     snap = host.replica.snapshot()
     part_of = _label(found)
     if part_of in snap.networks:
@@ -155,7 +159,7 @@ async def overlay(host: Host, request: Request, term: str) -> str | None:
         return term
     part_of = _label(found := await of_engine(host, request, term))
     if host.replica is None:
-        return part_of or None
+        return part_of or None if host.node_id else None  # of a swarm that was left: the engine's again
     snap = host.replica.snapshot()
     if found:  # a part whose network is gone is the engine's again
         return part_of if part_of in snap.networks else None
