@@ -22,7 +22,7 @@ from afterswarm.http.message import Peer, Request, Response
 from afterswarm.model.base import Change, Obj
 from afterswarm.model.cluster import Cluster
 from afterswarm.model.network import Network, NetworkSpec
-from afterswarm.model.node import Description, Node, NodeReport, NodeState, Role
+from afterswarm.model.node import Description, Node, NodeReport, NodeSpec, NodeState, Role
 from afterswarm.model.secret import Config, ConfigSpec, Payload, Secret, SecretSpec, payload_id
 from afterswarm.model.service import (
     ConfigReference,
@@ -379,6 +379,18 @@ async def test_a_manager_that_knows_nothing_yet_takes_no_session() -> None:
     assert isinstance(answer, Response)
     assert answer.status == 503
     assert (await made.dispatcher.session(Request("POST", "/session"))).status == 403
+
+
+async def test_a_manager_that_is_to_be_a_worker_sends_its_agents_to_others() -> None:
+    going = Node(id="m1", role=Role.MANAGER, state=NodeState.READY)
+    async with swarm() as s, s.agent("n1") as agent:
+        await s.write(going)
+        await asyncio.sleep(1)
+        assert not agent.over.is_set()  # there is no other one
+        await s.write(Node(id="m2", spec=NodeSpec(role=Role.MANAGER), role=Role.MANAGER, state=NodeState.READY))
+        await asyncio.sleep(1)
+        assert agent.over.is_set()
+        assert (await s.request("n1")).status == 503
 
 
 async def test_what_was_seen_of_an_earlier_epoch_does_not_count() -> None:

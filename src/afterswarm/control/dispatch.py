@@ -22,7 +22,7 @@ from afterswarm.core.payloads import Unseal
 from afterswarm.core.trust.certificate import Holder, holder
 from afterswarm.http.message import Request, Response, Stream, Upgraded
 from afterswarm.model.base import Change
-from afterswarm.model.node import NodeReport
+from afterswarm.model.node import NodeReport, NodeState, Role
 from afterswarm.model.session import BEAT, EPOCH, SEEN, SILENCE, Applied, Down, Hello, Reports, ToManager, Up, Welcome
 from afterswarm.model.task import Task
 from afterswarm.ports import Clock, Replica
@@ -150,8 +150,16 @@ class Dispatcher:
         while True:
             if self._replica.healthy:
                 seen = self._clock.now()
-            self._blind = self._clock.now() - seen > BLIND
+            self._blind = self._clock.now() - seen > BLIND or self._going()
             await self._clock.sleep(LOOK)
+
+    def _going(self) -> bool:
+        """Whether this manager is to be made a worker: what becomes of it, its own agent learns from others sooner."""
+        nodes = self._replica.snapshot().nodes
+        mine = nodes.get(self._me)
+        if mine is None or mine.spec.role == Role.MANAGER:
+            return False
+        return any(n.spec.role == n.role == Role.MANAGER and n.state == NodeState.READY for n in nodes.values())
 
     def _settle(self, session: _Session) -> None:
         """Nothing is left to send to this node: what it has applied is as good as the newest."""

@@ -341,6 +341,7 @@ class Member:
             self._manage(None)
         elif self._managing:
             log.info("this node is a worker now: its store ends")
+            self.manager = None  # at once: the store may take its time
             self._managing.cancel()
 
     def _manage(self, begin: Founded | float | None) -> None:
