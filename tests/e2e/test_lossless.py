@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from hosts import BUSYBOX, Host, until
 
-LOAD = Path(__file__).parent / "load"
+LOAD = Path(__file__).parents[2] / "bench" / "load"
 RATE = int(os.environ.get("AFTERSWARM_LOAD_RATE", "300"))  # requests a second
 MOST = 180.0  # seconds that the client goes on if nobody stops it
 PORT = 8080

@@ -1,6 +1,6 @@
 """A steady client: so many requests a second, half on connections of their own, half on connections that it keeps.
 
-Run as `client.py PORT RATE SECONDS ADDRESS…`; ends after SECONDS or with SIGTERM, and prints what became of the
+Run as `client.py [--own] PORT RATE SECONDS ADDRESS…` (`--own`: all on connections of their own); ends after SECONDS or with SIGTERM, and prints what became of the
 requests as JSON. A kept connection that its server has closed before it answered is replaced once, as every HTTP
 client does.
 """
@@ -92,7 +92,7 @@ async def exchange(connection: Connection, question: bytes) -> Connection | None
     return connection
 
 
-async def main(port: int, rate: float, seconds: float, addresses: list[str]) -> None:
+async def main(port: int, rate: float, seconds: float, addresses: list[str], *, own: bool) -> None:
     client = Client(addresses, port)
     over = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
@@ -101,7 +101,7 @@ async def main(port: int, rate: float, seconds: float, addresses: list[str]) -> 
         while not over.is_set() and time.monotonic() - began < seconds:
             due = int((time.monotonic() - began) * rate)
             for number in range(client.requests, due):
-                group.create_task(client.ask(keep=number % 2 == 0))
+                group.create_task(client.ask(keep=number % 2 == 0 and not own))
             await asyncio.sleep(1 / rate if rate < 200 else 0.005)
     took = time.monotonic() - began
     said = {
@@ -117,4 +117,5 @@ async def main(port: int, rate: float, seconds: float, addresses: list[str]) -> 
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]))
+    words = [word for word in sys.argv[1:] if word != "--own"]
+    asyncio.run(main(int(words[0]), float(words[1]), float(words[2]), words[3:], own="--own" in sys.argv))
