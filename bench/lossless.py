@@ -61,8 +61,8 @@ class Work:
         self.version = 0
         mounts = [f"--mount=type=bind,source={p},target={p},readonly" for p in INTERPRETER if Path(p).exists()]
         docker(
-            self.first, "service", "create", "-d", "--name", "load", "--replicas", str(REPLICAS), "--publish", f"{PORT}:80",
-            *mounts, "--update-parallelism", "2", "--update-monitor", "1s",
+            self.first, "service", "create", "-d", "--name", "load", "--replicas", str(REPLICAS),
+            "--publish", f"{PORT}:80", *mounts, "--update-parallelism", "2", "--update-monitor", "1s",
             "--health-cmd", "/bin/busybox test -f /tmp/up", "--health-interval", "1s", "--health-retries", "5",
             IMAGE, os.path.realpath(sys.executable), str(LOAD / "server.py"),
         )  # fmt: skip
