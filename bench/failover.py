@@ -220,6 +220,12 @@ def push_image(host: LabHost, hosts: list[LabHost]) -> None:
     pack = io.BytesIO()
     with tarfile.open(fileobj=pack, mode="w") as tar:
         tar.add(os.path.realpath(busybox), "bin/busybox")
+        shell = tarfile.TarInfo("bin/sh")
+        shell.type, shell.linkname = tarfile.SYMTYPE, "busybox"
+        tar.addfile(shell)
+        folder = tarfile.TarInfo("tmp")
+        folder.type, folder.mode = tarfile.DIRTYPE, 0o1777
+        tar.addfile(folder)
     change = 'CMD ["/bin/busybox", "sh", "-c", "trap exit TERM; while :; do /bin/busybox sleep 1; done"]'
     docker(host, "import", "--change", change, "-", IMAGE, engine=True, stdin=pack.getvalue())
     docker(host, "push", IMAGE, engine=True)

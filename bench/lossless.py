@@ -63,7 +63,7 @@ class Work:
         docker(
             self.first, "service", "create", "-d", "--name", "load", "--replicas", str(REPLICAS),
             "--publish", f"{PORT}:80", *mounts, "--update-parallelism", "2", "--update-monitor", "1s",
-            "--health-cmd", "/bin/busybox test -f /tmp/up", "--health-interval", "1s", "--health-retries", "5",
+            "--health-cmd", "busybox test -f /tmp/up", "--health-interval", "1s", "--health-retries", "5",
             IMAGE, os.path.realpath(sys.executable), str(LOAD / "server.py"),
         )  # fmt: skip
         self.settled()

@@ -1,8 +1,8 @@
 """A steady client: so many requests a second, half on connections of their own, half on connections that it keeps.
 
 Run as `client.py [--own] PORT RATE SECONDS ADDRESS…` (`--own`: all on connections of their own); ends after SECONDS or
-with SIGTERM, and prints what became of the requests as JSON. A kept connection that its server has closed before it answered is replaced once, as every HTTP
-client does.
+with SIGTERM, and prints what became of the requests as JSON. A kept connection that its server has closed before it
+answered is replaced once, as every HTTP client does.
 """
 
 from __future__ import annotations

@@ -230,22 +230,23 @@ class Network:
             host = nftables.host(
                 node_id=self._node_id, networks=networks, routes=routes, peers=self._peers, silent=silent
             )
-            done = [await self._guarded("rules", self._kernel.apply(host))]
+            ruled = await self._guarded("rules", self._kernel.apply(host))
             for task_id in sorted(self._live):
                 await self._guarded(f"rules of task {task_id}", self._apply_container(task_id))
             await self._forget(routes)
-            done.append(await self._guarded("links", self._sync_links()))
-            done.append(await self._guarded("ways back", self._sync_returns()))
+            linked = await self._guarded("links", self._sync_links())
+            led_back = await self._guarded("ways back", self._sync_returns())
             self.zone = Zone.of(
                 networks=self._networks.values(),
                 routes=routes,
                 tasks=[*as_tasks(self._wanted.guests or ()), *(self._wanted.tasks or ())],
                 silent=silent,
             )
-            if all(done):
+            if ruled:
+                self._follow(basis)  # whom new connections go to is a matter of rules alone
+            if ruled and linked and led_back:
                 self.applied(rev)
-                self._follow(basis)
-            self._settled = all(done) and not self._routing_due.is_set()
+            self._settled = ruled and not self._routing_due.is_set()
 
     async def _repair(self) -> None:
         while True:
