@@ -86,7 +86,7 @@ class Work:
 
         def over() -> bool:
             [service] = get(self.first, "/services")
-            return bool(service["UpdateStatus"]["State"] == "completed")
+            return (service.get("UpdateStatus") or {}).get("State") == "completed"
 
         until("the update is over", over)
         self.settled()
