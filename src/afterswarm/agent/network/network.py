@@ -227,6 +227,9 @@ class Network:
                 continue
             rev, basis, silent, routes = self._wanted.rev, self._basis, self._silence.silent, self._routes
             networks = self._networks.values()
+            # first the way, then who is sent there: an address that has moved to another host is one to be found
+            linked = await self._guarded("links", self._sync_links())
+            led_back = await self._guarded("ways back", self._sync_returns())
             host = nftables.host(
                 node_id=self._node_id, networks=networks, routes=routes, peers=self._peers, silent=silent
             )
@@ -234,8 +237,6 @@ class Network:
             for task_id in sorted(self._live):
                 await self._guarded(f"rules of task {task_id}", self._apply_container(task_id))
             await self._forget(routes)
-            linked = await self._guarded("links", self._sync_links())
-            led_back = await self._guarded("ways back", self._sync_returns())
             self.zone = Zone.of(
                 networks=self._networks.values(),
                 routes=routes,
