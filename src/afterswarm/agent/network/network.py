@@ -78,6 +78,7 @@ class Network:
         self._live: dict[str, Live] = {}
         self._links: list[Json] | None = None  # as last made; None: not known
         self._links_lock = asyncio.Lock()
+        self._ways: list[Json] | None = None  # back to other hosts; likewise
         self._basis = 0  # all routes of this revision are in `_wanted`
         self._settled = False  # the kernel holds what `_wanted` asks for
         self._routed: dict[str, str] = {}  # address -> node, of every target of the last rules
@@ -252,7 +253,7 @@ class Network:
     async def _repair(self) -> None:
         while True:
             await self._clock.sleep(REPAIR)
-            self._links = None
+            self._links = self._ways = None
             self._plumbing_due.set()
             self._routing_due.set()
 
@@ -285,7 +286,7 @@ class Network:
 
     async def _ensure(self, network: Overlay) -> None:
         if await self._bridges.ensure(network):
-            self._links = None  # a new bridge, with nothing on it
+            self._links = self._ways = None  # a new bridge, with nothing on it
 
     async def _sync_links(self) -> None:
         async with self._links_lock:
@@ -309,7 +310,11 @@ class Network:
 
     async def _sync_returns(self) -> None:
         found = paths.returns((n for n in self._networks.values() if n.id in self._bridges.present), self._node_id)
-        await self._kernel.sync_returns([msgspec.to_builtins(each) for each in found])
+        ways: list[Json] = [msgspec.to_builtins(each) for each in found]
+        if ways != self._ways:
+            self._ways = None
+            await self._kernel.sync_returns(ways)
+            self._ways = ways
 
     async def _apply_container(self, task_id: str) -> None:
         live = self._live.get(task_id)
