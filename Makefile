@@ -7,12 +7,13 @@ RUN_PACKAGES := docker.io etcd-server docker-registry iptables nftables iproute2
 	mmdebstrap procps hostname ca-certificates python3-venv
 TEST_PACKAGES := $(RUN_PACKAGES) busybox-static prometheus postgresql
 
-.PHONY: demo test bench lint unit compatibility lab-down clean
+.PHONY: demo test bench fuzz lint unit compatibility lab-down clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    the story: three hosts, one compose file, one power cut (leaves build/demo/report.json)"
 	@echo "make test    lint, types, layers, and the whole test suite on real parts"
+	@echo "make fuzz    whatever reads what others wrote, fed with what it never saw (a minute for each reader)"
 	@echo "make bench   measured against Docker Swarm on the same engines (leaves build/bench/)"
 
 $(VENV)/.done: pyproject.toml
@@ -44,6 +45,10 @@ compatibility: $(VENV)/.done
 bench: $(VENV)/.done
 	scripts/packages.sh $(RUN_PACKAGES)
 	$(BIN)/python -u bench/swarm.py $(BENCH)
+
+fuzz: $(VENV)/.done
+	$(BIN)/pip install -q --disable-pip-version-check atheris
+	$(BIN)/python scripts/fuzz.py $(FUZZ)
 
 lab-down: $(VENV)/.done
 	$(BIN)/afterswarm lab down

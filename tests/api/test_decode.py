@@ -44,6 +44,12 @@ async def test_what_is_wrong(text: str) -> None:
     assert refused.value.status == 400
 
 
+async def test_what_is_no_text() -> None:
+    with pytest.raises(Refused, match="invalid JSON") as refused:
+        await decode.body(Request("POST", "/x", [], b'{"Name": "\xa3"}'), ServiceSpec)
+    assert refused.value.status == 400
+
+
 @pytest.mark.parametrize("text", ["", "x", "-1", "1.5", "²"])
 def test_versions(text: str) -> None:
     assert decode.version(Request("POST", "/x?version=7"), "node") == 7

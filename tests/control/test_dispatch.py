@@ -349,9 +349,10 @@ async def test_silence_ends_a_session() -> None:
         assert s.dispatcher.connected == set()
 
 
-async def test_nonsense_ends_a_session_and_nothing_else() -> None:
+@pytest.mark.parametrize("line", [b'{"type":"Nonsense"}', b'{"type":"Hello","address":"\xa3"}', b'{"a":' * 100_000])
+async def test_nonsense_ends_a_session_and_nothing_else(line: bytes) -> None:
     async with swarm() as s, s.agent("n1") as one, s.agent("n2") as two:
-        await one.pipe.write(b'{"type":"Nonsense"}\n')
+        await one.pipe.write(line + b"\n")
         await asyncio.sleep(5)
         assert one.over.is_set()
         assert not two.over.is_set()

@@ -224,3 +224,9 @@ def test_certificates_that_name_no_node_have_no_holder() -> None:
 
 async def _answer(_request: Request) -> Response:
     return Response.json({})
+
+
+@pytest.mark.parametrize("body", [b"{", b'{"token":"\xa3"}', b'{"a":' * 10_000], ids=["cut off", "no text", "too deep"])
+async def test_a_request_that_cannot_be_read_is_refused(manager, body: bytes) -> None:
+    answer = await manager.joining.join(Request("POST", "/join", [], body))
+    assert answer.status == 400

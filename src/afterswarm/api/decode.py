@@ -32,7 +32,7 @@ async def raw(request: Request, cls: Any) -> dict[str, Any]:
         if not isinstance(parsed, dict):
             raise Refused(400, "invalid JSON: expected an object")
         found: dict[str, Any] = _spelled(without_nulls(parsed), _shape(cls))
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refused(400, f"invalid JSON: {error}") from error
     except RecursionError as error:
         raise Refused(400, "invalid JSON: exceeded max depth") from error

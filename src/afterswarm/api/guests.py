@@ -144,7 +144,7 @@ def _decoded(body: bytes) -> Json:
     """What cannot be read is empty: the engine says what is wrong with it."""
     try:
         found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -55,7 +55,7 @@ async def listing(host: Host, request: Request) -> Response | Upgraded:
 async def create(host: Host, request: Request) -> Response | Upgraded:
     try:
         body = msgspec.json.decode(await request.read())
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         body = None  # the engine says what is wrong with it
     given = isinstance(body, dict) and any(k.lower() == "clustervolumespec" and v is not None for k, v in body.items())
     if not given or since.before(request, CLUSTER):

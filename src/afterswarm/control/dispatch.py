@@ -193,7 +193,7 @@ class Dispatcher:
                 raise _Over("it hung up")
             try:
                 message: ToManager = _decode(line)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise _Over(f"it sent nonsense: {error}") from error
             match message:
                 case Hello():

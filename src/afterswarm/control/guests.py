@@ -38,7 +38,7 @@ class Guests:
         try:
             wish = msgspec.json.decode(await request.read(LARGEST), type=Wish)
             return Response.json(await self.let_in(_who(request), wish))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return Response.error(400, f"invalid JSON: {error}")
         except Refused as refused:
             return Response.error(refused.status, refused.message)
@@ -49,7 +49,7 @@ class Guests:
         try:
             said = msgspec.json.decode(await request.read(LARGEST), type=Said)
             await self.take(_who(request), said)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return Response.error(400, f"invalid JSON: {error}")
         except Refused as refused:
             return Response.error(refused.status, refused.message)

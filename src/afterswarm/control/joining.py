@@ -61,7 +61,7 @@ class Joining:
             address = _address(wish.address or (request.peer.address if request.peer else ""))
             role = await self._role_for(wish.secret)
             enrolment = await self._admit(wish, role, address)
-        except (msgspec.DecodeError, ca.BadRequest) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ca.BadRequest) as error:
             return Response.error(400, f"rpc error: code = InvalidArgument desc = {error}")
         except Refused as refused:
             return Response.error(refused.status, refused.message)
@@ -87,7 +87,7 @@ class Joining:
             wish = msgspec.json.decode(await request.read(65_536), type=RenewRequest)
             address = _address(wish.address or (report.address if report else ""))
             return Response.json(self._enrol(cluster, node, wish.csr, address))
-        except (msgspec.DecodeError, ca.BadRequest) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ca.BadRequest) as error:
             return Response.error(400, f"rpc error: code = InvalidArgument desc = {error}")
         except Refused as refused:
             return Response.error(refused.status, refused.message)

@@ -145,7 +145,7 @@ class Quorum:
             wish = msgspec.json.decode(await request.read(65_536), type=MemberRequest)
             async with self._adding:
                 return Response.json(await self._add(who.node_id, wish.peer_url))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return Response.error(400, str(error))
         except Refused as refused:
             return Response.error(refused.status, refused.message)
