@@ -35,7 +35,7 @@ PATIENCE = 60.0  # seconds for anything
 LOOK = 0.05
 RESTS = 3.0  # seconds of quiet before each cut
 STEPS = {  # what a manager's or a host's log says of each step of a recovery
-    "silent": re.compile(r"network: {victim} is silent"),
+    "silent": re.compile(r"silence: {victim} is silent"),
     "took the lead": re.compile(r"this manager leads"),
     "verdict": re.compile(r"node \w+ is down"),
     "replaced": re.compile(r"enforce: "),
