@@ -83,7 +83,7 @@ class Life:
         member, identity = self.member, self._credentials.identity
         if member:
             await member.clear()
-            await member.say_goodbye()
+            await member.others.say_goodbye()
             if member.manager:
                 with suppress(Unavailable, Refused, ConnectFailed, TimeoutError):  # the others see to it in the end
                     async with asyncio.timeout(DEPARTING):

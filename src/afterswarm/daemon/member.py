@@ -30,13 +30,12 @@ from afterswarm.api.host import Acquaintance
 from afterswarm.core.trust.certificate import Holder, role_of
 from afterswarm.daemon.config import Config
 from afterswarm.daemon.gate import Routes, router
+from afterswarm.daemon.managers import Managers
 from afterswarm.http.children import apart
 from afterswarm.http.client import Client
-from afterswarm.http.errors import ConnectFailed
 from afterswarm.http.server import serve_tcp
 from afterswarm.model.enrolment import PORT, split, where
 from afterswarm.model.node import Description, Role
-from afterswarm.model.refused import Refused
 from afterswarm.model.session import Hello, Peer, Wanted
 from afterswarm.model.task import Report
 from afterswarm.ports import Clock, Replica
@@ -46,8 +45,6 @@ if TYPE_CHECKING:
     from afterswarm.daemon.manager import Manager
 
 LEAVING = 30.0  # seconds that containers get to end when the node leaves
-GOODBYE = 2.0  # seconds for a manager's answer to it
-ASKING = 10.0  # seconds for a manager's answer about a guest
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +100,10 @@ class Member:
             unready=self._network.unready,
             clock=clock,
         )
-        self.guests = Guests(engine=driver, network=self._network, clock=clock, ask=self._ask)
+        connect = connector(credentials)
+        self._connect = connect
+        self.others = Managers(connect, identity.node_id, lambda: self.managers)
+        self.guests = Guests(engine=driver, network=self._network, clock=clock, ask=self.others.ask)
         self._worker = Worker(
             engine=driver,
             network=self._network,
@@ -114,8 +114,6 @@ class Member:
             report=self._report,
             prefer_offline=os.environ.get("DOCKER_SERVICE_PREFER_OFFLINE_IMAGE") == "1",
         )
-        connect = connector(credentials)
-        self._connect = connect
         self._renewal = Renewal(credentials, clock, connect, self._renewed)
         self._session = Session(
             connect=connect,
@@ -223,20 +221,6 @@ class Member:
             async with asyncio.timeout(LEAVING):
                 await self._worker.emptied()
 
-    async def say_goodbye(self) -> None:
-        """Tell a manager that stays, so that the swarm need not find out."""
-        for address in [a for node_id, a in self.managers if node_id != self._identity.node_id]:
-            client = self._connect(address)
-            try:
-                reply = await client.request("POST", "/leave", timeout=GOODBYE)
-                if reply.status == 200:
-                    return
-                log.info("%s takes no good-bye: %s", address, reply.message)
-            except (ConnectFailed, TimeoutError) as error:
-                log.info("%s takes no good-bye: %s", address, error)
-            finally:
-                client.close()
-
     async def dismantle(self) -> None:
         """Take networks, tunnels and rules away, and beat no more. After `run` has ended."""
         self._beats.clear()
@@ -256,26 +240,6 @@ class Member:
         self._network.want(wanted)
         self._worker.want(wanted)
         self.guests.want(wanted)
-
-    async def _ask(self, path: str, body: bytes) -> bytes:
-        """What the first manager that can answer says; `Refused` with its words."""
-        refused = Refused(503, "rpc error: code = Unavailable desc = no manager of the swarm answers")
-        addresses = [a for _, a in sorted(self.managers, key=lambda m: m[0] != self._identity.node_id)]
-        for address in addresses:
-            client = self._connect(address)
-            try:
-                reply = await client.request("POST", path, body=body, timeout=ASKING)
-            except (ConnectFailed, TimeoutError) as error:
-                log.info("%s does not answer: %s", address, error)
-                continue
-            finally:
-                client.close()
-            if reply.status < 300:
-                return reply.body
-            refused = Refused(reply.status, reply.message)
-            if reply.status != 503:
-                break
-        raise refused
 
     def _trust(self, root: str) -> None:
         try:
