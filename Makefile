@@ -33,11 +33,12 @@ lint: $(VENV)/.done
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.done
-	$(BIN)/pytest -q -m 'not real and not lab' $(PYTEST)
+	$(BIN)/pytest -q -n 4 -m 'not real and not lab' $(PYTEST)
 
 test: lint
 	scripts/packages.sh $(TEST_PACKAGES)
-	$(BIN)/pytest $(PYTEST)
+	$(BIN)/pytest -n 4 -m 'not real and not lab' $(PYTEST)
+	$(BIN)/pytest -m 'real or lab' $(PYTEST)
 
 compatibility: $(VENV)/.done
 	$(BIN)/python scripts/compatibility.py

@@ -52,8 +52,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if not _OUTCOMES or session.config.option.collectonly:
-        return
+    if not _OUTCOMES or session.config.option.collectonly or hasattr(session.config, "workerinput"):
+        return  # of several processes, the one that hears of all tests writes
     shown = json.loads(SHOWN.read_text()) if SHOWN.exists() else {}
     for test, (outcome, claims) in _OUTCOMES.items():
         for claim in claims:

@@ -31,7 +31,7 @@ from afterswarm.model.service import (
 )
 from afterswarm.model.snapshot import KINDS
 from afterswarm.model.task import Attachment, Report, Task, TaskState
-from afterswarm.model.volume import Volume
+from afterswarm.model.volume import ClusterVolume, ClusterVolumeSpec, Volume
 from afterswarm.ports import Batch, Compacted, Conflict, Fenced, Store
 from afterswarm.sim.store import SimStore
 
@@ -113,6 +113,7 @@ async def test_every_kind_of_object_comes_back_as_it_went(store: Store) -> None:
     endpoint = Endpoint(ports=[PortConfig(target_port=80)], virtual_ips=[VirtualIP(network_id="n", addr="10.0.0.2/24")])
     objects: list[Obj] = [
         Cluster(id="cluster", ca_cert="PEM"),
+        ClusterVolume(id="cv", name="data", labels={"a": "b"}, driver="csi", spec=ClusterVolumeSpec(group="g")),
         Config(id="c", spec=ConfigSpec(name="c", data="aGk=")),
         Guest(id="g", node_id="n", attachment=Attachment(network_id="net", address="10.0.0.8/24"), running=True),
         Leader(id="leader", node_id="n"),

@@ -51,9 +51,9 @@ async def live(api: Any, host: Any, engine: Any, tmp_path: Path) -> AsyncIterato
 
 @pytest.fixture
 def eventually() -> Callable[..., Awaitable[Any]]:
-    """`await eventually(look)`: what `look` (a coroutine function) returns once that is true, within ten seconds."""
+    """`await eventually(look)`: what `look` (a coroutine function) returns once that is true, within half a minute."""
 
-    async def wait(look: Callable[[], Awaitable[Any]], within: float = 10.0) -> Any:
+    async def wait(look: Callable[[], Awaitable[Any]], within: float = 30.0) -> Any:
         found = None
         try:
             async with asyncio.timeout(within):

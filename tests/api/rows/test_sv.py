@@ -87,7 +87,7 @@ async def test_sv_05_clients_from_before_1_30_leave_it_to_the_server(api: Any, e
     engine.digests["nginx:latest"] = engine.digests["nginx"] = "sha256:" + "a" * 64
     spec = wanted() | {"TaskTemplate": {"ContainerSpec": {"Image": "nginx"}}}
     answer = await api.ok("POST", "/v1.29/services/create", spec)
-    assert answer["Warnings"] is None
+    assert answer["Warnings"] == []
     assert (await api.ok("GET", "/services/web"))["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"] == (
         "nginx:latest@sha256:" + "a" * 64
     )
