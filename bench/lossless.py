@@ -141,8 +141,8 @@ class Work:
         others = [h for h in self.swarm.hosts if h.index != victim.index]
         with load(others, RATE_OF_CUTS, "--own") as said:
             time.sleep(1)
-            cut = time.time()
             self.swarm.lab.kill(victim.name)
+            cut = time.time()  # the link is down; until then its kernel could still refuse
             time.sleep(CUT - 1)
         hosts = self.swarm.hosts
         self.swarm.hosts = [self.swarm.lab.start(h.name) if h.index == victim.index else h for h in hosts]

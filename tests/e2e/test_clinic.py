@@ -53,6 +53,7 @@ def clinic(lab: Lab, swarm: list[Host], tmp_path_factory: pytest.TempPathFactory
     deploy = [first.client, "-H", f"unix://{first.place.socket}", "stack", "deploy", "-c", EXAMPLE / "compose.yaml"]
     subprocess.run([*deploy, "tbcare"], env={**os.environ, **wish}, check=True, capture_output=True)
     until("all replicas run", lambda: whole(first), within=180)
+    until("it has reached its database", lambda: isinstance(get(f"http://{first.address}/patients"), list))
     return swarm
 
 

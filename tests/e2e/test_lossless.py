@@ -150,8 +150,8 @@ def test_a_power_cut(web: list[Host]) -> None:
     others = [h for h in web if h is not victim]
     with load(others) as said:
         time.sleep(1)
-        cut = time.time()
         victim.lab.kill(victim.name)
+        cut = time.time()  # the link is down; until then its kernel could still refuse
         until("its tasks run elsewhere", lambda: victim.name not in {node for _, node in others[0].running("web")})
         settled(others)
         time.sleep(1)

@@ -521,6 +521,18 @@ def traces(host: Host) -> list[str]:
     return [*sorted(links), *rules, *sorted(networks), *sorted(containers)]
 
 
+def settled(host: Host) -> list[str]:
+    """What is on the host once nothing of earlier tests is about to end."""
+    last: list[str] = []
+
+    def calm() -> list[str]:
+        nonlocal last
+        before, last = last, traces(host)
+        return last if before == last else []
+
+    return until(f"{host.name} is calm", calm, every=3)
+
+
 def same(now: list[str], before: list[str]) -> bool:
     assert now == before, "\n".join(difflib.unified_diff(before, now, "before", "now", lineterm="", n=0))
     return True
@@ -529,7 +541,7 @@ def same(now: list[str], before: list[str]) -> bool:
 def test_addresses_are_given_once_and_taken_back(app: list[Host], tmp_path: Path) -> None:
     """Over many rounds of deploy and remove; afterwards each host is as it was."""
     first = app[0]
-    before = [traces(h) for h in app]
+    before = [settled(h) for h in app]
     there = taken(first)
     subnets: list[set[str]] = []
     for round_ in range(ROUNDS):

@@ -181,12 +181,17 @@ def store_trusts(host: Host, root: str) -> bool:
     return pem.strip() == root.strip() and int(started) >= int(written)
 
 
+def updated(host: Host) -> str:
+    return host.docker("service", "inspect", "--format", "{{.UpdateStatus.State}}", "web")
+
+
 @pytest.mark.row("SW-14", "SW-25")
 def test_sw_14_a_swarm_made_anew_from_one_manager(three: list[Host]) -> None:
     first, second, third = three
     first.docker("node", "promote", "swarm-3")
     until("three managers", lambda: managers(first) == 3 and managers(third) == 3)
     first.docker("service", "update", "-d", "-q", "--force", "web")
+    until("the update is over", lambda: updated(third) == "completed")
     until("it has moved back", lambda: sorted(node for _, node in third.running("web")) == ["swarm-2", "swarm-3"])
     before = info(third, "Cluster.ID"), info(third, "NodeID")
     container = next(name for name, node in third.running("web") if node == "swarm-3")

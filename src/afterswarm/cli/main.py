@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib import import_module
 
 from afterswarm import __version__
+
+COMMANDS = ("lab", "install", "doctor", "policy", "stack")  # each a module here; the daemon's is further below
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,15 +49,12 @@ def run_daemon(args: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     words = sys.argv[1:] if argv is None else argv
-    if words[:1] == ["daemon"]:  # without what the other commands import
-        args = parser().parse_args(words)
-        return int(args.run(args))
-    from afterswarm.cli import doctor, install, lab, policy, stack  # noqa: PLC0415
-
     top = parser()
     commands = next(a for a in top._actions if isinstance(a, argparse._SubParsersAction))  # noqa: SLF001
-    for module in (lab, install, doctor, policy, stack):
-        module.add(commands)
+    named = words[:1]
+    for name in COMMANDS:
+        if named == [name] or not {*COMMANDS, "daemon"}.intersection(named):
+            import_module(f"afterswarm.cli.{name}").add(commands)
     args = top.parse_args(words)
     return int(args.run(args))
 
