@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -279,6 +280,18 @@ def who(where: Namespace, address: str, port: int, times: int = 6) -> set[str]:
     """The servers that answer."""
     with ThreadPoolExecutor(1) as pool:  # a thread of its own may change its namespace
         return {said.split()[0] for said in (pool.submit(ask, where, address, port).result() for _ in range(times))}
+
+
+def in_tunnel(network: Network, source: str, address: str, port: int, said: bytes) -> bytes:
+    """What a VXLAN packet carries: its header, and a frame with a datagram from `source` for a container."""
+    datagram = struct.pack("!HHHH", 1234, port, 8 + len(said), 0) + said
+    head = bytearray(struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(datagram), 0, 0, 64, 17, 0))
+    head += socket.inet_aton(source) + socket.inet_aton(address)
+    total = sum(struct.unpack("!10H", head))
+    total = (total & 0xFFFF) + (total >> 16)
+    head[10:12] = struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF)
+    frame = bytes.fromhex(container_mac(address).replace(":", "") + "02af00000099" + "0800") + head + datagram
+    return struct.pack("!II", 0x08000000, network.vni << 8) + frame
 
 
 def is_root() -> bool:

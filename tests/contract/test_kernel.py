@@ -285,6 +285,25 @@ class TestReal:
         await say(both)
         assert net.who(lab.outside, "10.177.0.1", 8080, times=8) == {"one", "two"}
 
+    async def test_forged_packets_of_a_tunnel_are_not_taken(self, lab: Any) -> None:
+        """Whoever reaches the port would otherwise be in every network. From a host of the swarm they are taken."""
+        container = lab.container("n1", 7)
+        web = net.web(net.target(7, "n1"))
+        await lab.kernels["n1"].sync_links(links("n1", web))
+        await lab.kernels["n1"].apply(rules("n1", web))
+        packet = net.in_tunnel(net.BACKEND, "10.200.1.99", "10.200.1.17", 9999, b"hello")
+        with container.socket(net.socket.SOCK_DGRAM) as inner:
+            inner.bind(("0.0.0.0", 9999))
+            inner.settimeout(0.5)
+            for where, taken in ((lab.outside, False), (lab.hosts["n2"], True)):
+                with where.socket(net.socket.SOCK_DGRAM) as sender:
+                    sender.sendto(packet, ("10.177.0.1", vxlan.PORT))
+                if taken:
+                    assert inner.recv(99) == b"hello"
+                else:
+                    with pytest.raises(TimeoutError):
+                        inner.recv(99)
+
     async def test_an_address_that_moves_is_found_at_once(self, lab: Any) -> None:
         """From the other host to this one and back: neither a bridge nor a tunnel clings to where it was."""
         client = lab.container("n1", 6)

@@ -174,7 +174,19 @@ def test_host_mode_is_the_engines_business() -> None:
 def test_a_host_that_is_not_in_the_ingress_network_publishes_nothing() -> None:
     networks = [replace(INGRESS, gateways={}), BACKEND]
     text = nftables.host(node_id="n1", networks=networks, routes=[web(target(11, "n1"))], peers=PEERS)
-    assert text == nftables.NOTHING
+    assert "8080" not in text
+    assert "dnat" not in text
+    nowhere = nftables.host(node_id="n1", networks=[], routes=[web(target(11, "n1"))], peers=PEERS)
+    assert nowhere == nftables.NOTHING
+
+
+def test_tunnels_are_open_to_the_swarms_hosts_only() -> None:
+    peers = [*PEERS[:2], replace(PEERS[2], data_path="10.88.0.3")]
+    text = nftables.host(node_id="n1", networks=NETWORKS, routes=[], peers=peers, tunnel_port=7788)
+    assert chain(text, "tunnel")[1:] == ["udp dport 7788 ip saddr != @hosts drop"]
+    assert elements(text, "hosts") == ["10.77.0.1", "10.77.0.2", "10.88.0.3"]
+    without_ingress = nftables.host(node_id="n1", networks=[BACKEND], routes=[], peers=peers, tunnel_port=7788)
+    assert chain(without_ingress, "tunnel") == chain(text, "tunnel")
 
 
 def test_names_are_asked_for_whatever_is_published() -> None:

@@ -232,7 +232,12 @@ class Network:
             linked = await self._guarded("links", self._sync_links())
             led_back = await self._guarded("ways back", self._sync_returns())
             host = nftables.host(
-                node_id=self._node_id, networks=networks, routes=routes, peers=self._peers, silent=silent
+                node_id=self._node_id,
+                networks=networks,
+                routes=routes,
+                peers=self._peers,
+                silent=silent,
+                tunnel_port=self._wanted.data_path_port or vxlan.PORT,
             )
             ruled = await self._guarded("rules", self._kernel.apply(host))
             for task_id in sorted(self._live):

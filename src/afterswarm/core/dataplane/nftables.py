@@ -22,7 +22,7 @@ import msgspec
 
 from afterswarm.core.dataplane.paths import MARK, MASK, entries
 from afterswarm.core.dataplane.targets import choose, rotate
-from afterswarm.core.dataplane.vxlan import BRIDGE_PREFIX, bridge_name
+from afterswarm.core.dataplane.vxlan import BRIDGE_PREFIX, PORT, bridge_name
 from afterswarm.model.network import Network
 from afterswarm.model.service import PortConfig
 from afterswarm.model.session import Peer, Route, Target
@@ -39,13 +39,15 @@ def host(
     routes: Iterable[Route],
     peers: Iterable[Peer],
     silent: Collection[str] = (),
+    tunnel_port: int = PORT,
 ) -> str:
     """The ruleset of this host. Without an ingress network, or a gateway of ours in it, nothing is published."""
     routes = list(routes)
+    peers = list(peers)
     networks = sorted((n for n in networks if n.subnet and node_id in n.gateways), key=lambda n: n.id)
     ingress = next((n for n in networks if n.spec.ingress), None)
     if ingress is None:
-        return NOTHING
+        return _table(_tunnel(peers, tunnel_port)) if networks else NOTHING
     gateway = ingress.gateways[node_id]
     bridge = bridge_name(ingress.id)
     published = _published(routes)
@@ -64,6 +66,7 @@ def host(
     who = entries(ingress, node_id)
     inside = sorted({n.subnet for n in networks}, key=IPv4Network)
     body = [
+        *_tunnel(peers, tunnel_port),
         _set("gateways", "type ipv4_addr", [n.gateways[node_id] for n in networks]),
         _set("inside", "type ipv4_addr; flags interval", ["127.0.0.0/8", *inside]),
         _set("around", "type ipv4_addr", sorted(around, key=IPv4Address)),
@@ -191,6 +194,17 @@ def _published(routes: Iterable[Route]) -> Mapping[tuple[str, int], tuple[int, S
             if _is_ingress(port):
                 found.setdefault((port.protocol, port.published_port), (port.target_port, route.targets))
     return dict(sorted(found.items()))
+
+
+def _tunnel(peers: Iterable[Peer], port: int) -> list[str]:
+    """Packets of the tunnels are taken from the swarm's hosts only: who else sends them would be in every network."""
+    ends = {peer.data_path or peer.address for peer in peers} - {""}
+    return [
+        _set("hosts", "type ipv4_addr", sorted(ends, key=IPv4Address)),
+        _chain(
+            "tunnel", "type filter hook input priority -5; policy accept", f"udp dport {port} ip saddr != @hosts drop"
+        ),
+    ]
 
 
 def _returns(peer: Peer | None, route: Route) -> bool:
