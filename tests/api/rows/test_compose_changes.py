@@ -128,6 +128,7 @@ async def test_ctrl_c_leaves_things_as_they_are(live: Any, api: Any, sock: Path,
     file = tmp_path / "compose.yaml"
     file.write_text(json.dumps({"services": {"web": {"image": "healthy:900", "healthcheck": {"test": ["CMD", "x"]}}}}))
     process = await asyncio.create_subprocess_exec(
+        "env", "--default-signal=INT",  # who runs the tests in the background may have had it ignored
         str(PROGRAM), "stack", "deploy", "-c", str(file), "--resolve-image", "never", "shop",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, "DOCKER_HOST": f"unix://{sock}"},
