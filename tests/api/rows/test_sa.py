@@ -20,7 +20,7 @@ from afterswarm.model.task import Report, Task, TaskState
 from afterswarm.ports import Unavailable
 
 CREATE = ("service", "create", "-d", "--no-resolve-image", "--name")
-QUICK = ("--update-monitor", "200ms", "--rollback-monitor", "200ms", "--restart-delay", "100ms")
+QUICK = ("--update-monitor", "600ms", "--rollback-monitor", "600ms", "--restart-delay", "100ms")
 STALE = "rpc error: code = Unknown desc = update out of sequence"
 
 
