@@ -20,7 +20,7 @@ import pytest
 from afterswarm.adapters.engine import DockerEngine
 from afterswarm.core.host import container_config
 from afterswarm.http.client import Client
-from afterswarm.model.service import ContainerSpec, Healthcheck, Mount, PortConfig, TaskSpec, Ulimit
+from afterswarm.model.service import ContainerSpec, Healthcheck, Mount, PortConfig, Privileges, TaskSpec, Ulimit
 from afterswarm.model.task import Task
 from afterswarm.ports import Engine, EngineError, EngineGone
 from afterswarm.sim.clock import LoopClock
@@ -366,7 +366,7 @@ async def test_the_config_of_a_task_is_accepted_by_a_real_engine(real_engine, tm
         capability_add=["CAP_NET_ADMIN"],
         sysctls={"net.ipv4.ip_unprivileged_port_start": "0"},
         ulimits=[Ulimit(name="nofile", hard=2000, soft=1000)],
-        privileges={"NoNewPrivileges": True},
+        privileges=Privileges(no_new_privileges=True),
     )
     task = Task(
         id="t9",

@@ -76,7 +76,7 @@ async def test_hc_02_a_task_runs_once_it_is_healthy_and_fails_when_it_is_not(
 
 @pytest.mark.row("HC-03")
 async def test_hc_03_without_a_check_it_runs_as_soon_as_it_is_started(cli: Any, live: Any) -> None:
-    flags = ("--no-healthcheck", "--update-monitor", "100ms")
+    flags = ("--no-healthcheck", "--update-monitor", "600ms")
     assert "onverged" in await cli("service", "create", *flags, "--name", "web", "unhealthy:0.1")
     (made,) = [c for a in live.agents.values() for c in a.engine.made.values()]
     assert made.body["Healthcheck"]["Test"] == ["NONE"]
