@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from afterswarm.adapters.etcd.server import EtcdServer, Removed
 from afterswarm.control.cache import Cache
 from afterswarm.control.quorum import Quorum
 from afterswarm.model.base import Change
@@ -39,6 +41,11 @@ async def place(keeper: Quorum, name: str, url: str) -> MemberReply:
                 await asyncio.sleep(0.2)
 
 
+async def until_removed(server: EtcdServer) -> None:
+    with suppress(Removed):
+        await server.run()
+
+
 async def test_managers_come_and_go(member: Callable[..., Any]) -> None:
     names = ("m1", "m2", "m3")
     store = SimStore(1)
@@ -62,7 +69,7 @@ async def test_managers_come_and_go(member: Callable[..., Any]) -> None:
             next_one = member(name, existing=True)
             reply = await place(keeper, name, next_one.server.peer_url)
             next_one.server._initial_cluster = reply.initial_cluster
-            running.append(group.create_task(next_one.server.run()))
+            running.append(group.create_task(until_removed(next_one.server)))
             await until(lambda name=name: role(name) == M)
         node = cache.snapshot().nodes["m2"]
         await cache.commit([Change(node, Node(id="m2", role=M, state=NodeState.READY))])
