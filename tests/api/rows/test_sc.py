@@ -251,10 +251,16 @@ async def test_sc_04_grants(cli: Any, live: Any, api: Any, tmp_path: Path, event
     await eventually(gone)
 
 
-@pytest.mark.row("SC-05", differs="there are no secret drivers: a secret has data, and is refused with a driver")
-async def test_sc_05_drivers(cli: Any) -> None:
-    assert "secret drivers are not supported" in await cli.fails("secret", "create", "-d", "vault", "pw")
-    assert await cli("secret", "ls", "-q") == ""
+@pytest.mark.row("SC-05", differs="kept and shown; no plugin brings its data, so a task that uses it waits and says so")
+async def test_sc_05_drivers(cli: Any, live: Any, eventually: Any) -> None:
+    await cli("secret", "create", "-d", "vault", "pw")
+    assert await cli("secret", "ls", "--format", "{{.Name}} {{.Driver}}") == "pw vault"
+    await cli("service", "create", "-d", "--secret", "pw", "--name", "web", "nginx:1")
+
+    async def said() -> bool:
+        return "no plugin for secrets of a driver" in await cli("service", "ps", "--no-trunc", "web")
+
+    await eventually(said)
 
 
 @pytest.mark.row("SC-06")

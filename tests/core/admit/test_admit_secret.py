@@ -88,9 +88,14 @@ def test_data_that_is_not_base64() -> None:
     assert refused.value.status == 400
 
 
-def test_drivers_are_refused() -> None:
-    with pytest.raises(Refused, match="drivers are not supported"):
-        admit.create(snap(), SecretSpec(name="pw", driver=Driver(name="vault")))
+def test_a_secret_of_a_driver_has_no_data_here() -> None:
+    secret, data = admit.create(snap(), SecretSpec(name="pw", driver=Driver(name="vault")))
+    assert (secret.spec.driver, data) == (Driver(name="vault"), b"")
+    with pytest.raises(Refused, match="secret driver must have a name"):
+        admit.create(snap(), SecretSpec(name="pw", driver=Driver()))
+    for changed in (SecretSpec(name="pw"), SecretSpec(name="pw", driver=Driver(name="vault"), data="aGk=")):
+        with pytest.raises(Refused, match="only updates to Labels are allowed"):
+            admit.update(snap(), secret, changed, lambda _id, _sealed: b"")
 
 
 def test_a_name_is_given_once() -> None:

@@ -22,6 +22,7 @@ NOT_AVAILABLE = "not available for new tasks"
 INSUFFICIENT = "insufficient resources"
 NO_PLUGIN = "missing plugin"
 NO_CSI = "no CSI plugin for cluster volumes"
+NO_SECRETS = "no plugin for secrets of a driver"
 CONSTRAINTS = "scheduling constraints not satisfied"
 PLATFORM = "unsupported platform"
 HOST_PORT = "host-mode port already in use"
@@ -31,9 +32,10 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i386"
 
 
 class Context(msgspec.Struct):
-    """What filters may look at besides the task and the node: how full each node is by now."""
+    """What filters may look at besides the task and the node: how full each node is, which secrets a driver would bring."""
 
     rooms: dict[str, Room]
+    driven: frozenset[str] = frozenset()  # ids of secrets that a driver would have to bring
 
 
 Filter = Callable[[Task, Node, Context], str | None]
@@ -61,9 +63,15 @@ def resources(task: Task, node: Node, context: Context) -> str | None:
 
 
 def plugins(task: Task, node: Node, context: Context) -> str | None:
-    """Drivers of volumes and logs. A node that lists none of a type is not asked; no node has plugins for CSI."""
-    if task.spec.container_spec and any(m.type == "cluster" for m in task.spec.container_spec.mounts):
+    """Drivers of volumes and logs. A node that lists none of a type is not asked.
+
+    No node has plugins for cluster volumes (CSI) and for secrets.
+    """
+    container = task.spec.container_spec
+    if container and any(m.type == "cluster" for m in container.mounts):
         return NO_CSI
+    if container and any(s.secret_id in context.driven for s in container.secrets):
+        return NO_SECRETS
     wants = [("Volume", driver) for driver in _volume_drivers(task)]
     if task.spec.log_driver and task.spec.log_driver.name not in ("", "none"):
         wants.append(("Log", task.spec.log_driver.name))
@@ -158,6 +166,6 @@ _ANYWHERE = Placement()
 _ORDER = {
     why: n
     for n, why in enumerate(
-        (NOT_AVAILABLE, INSUFFICIENT, NO_PLUGIN, NO_CSI, CONSTRAINTS, PLATFORM, HOST_PORT, MAX_REPLICAS),
+        (NOT_AVAILABLE, INSUFFICIENT, NO_PLUGIN, NO_CSI, NO_SECRETS, CONSTRAINTS, PLATFORM, HOST_PORT, MAX_REPLICAS),
     )
 }

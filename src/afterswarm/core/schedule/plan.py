@@ -75,7 +75,8 @@ class _Work:
         self._volumes = volumes.by_service(snap)
         self._recorded: set[tuple[str, int]] = set()  # service id and slot, whose volumes this plan put somewhere
         self._rooms = rooms(snap)
-        self._context = Context(self._rooms)
+        driven = frozenset(s.id for s in snap.secrets.values() if s.spec.driver)
+        self._context = Context(self._rooms, driven)
         self._lasting: dict[tuple[str, int], list[Room]] = {}
         self._unmet: dict[tuple[str, int, int | None], str] = {}
         self._chosen: set[str] = set()
