@@ -523,14 +523,12 @@ def traces(host: Host) -> list[str]:
 
 def settled(host: Host) -> list[str]:
     """What is on the host once nothing of earlier tests is about to end."""
-    last: list[str] = []
 
     def calm() -> list[str]:
-        nonlocal last
-        before, last = last, traces(host)
-        return last if before == last else []
+        wanted = host.docker("node", "ps", host.name, "-q", "--filter", "desired-state=running").split()
+        return traces(host) if len(host.docker("ps", "-q", engine=True).split()) == len(wanted) else []
 
-    return until(f"{host.name} is calm", calm, every=3)
+    return until(f"{host.name} is calm", calm)
 
 
 def same(now: list[str], before: list[str]) -> bool:

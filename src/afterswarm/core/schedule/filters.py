@@ -32,9 +32,9 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i386"
 
 
 class Context(msgspec.Struct):
-    """What filters may look at besides the task and the node: how full each node is, which secrets a driver would bring."""
+    """What filters may look at besides the task and the node."""
 
-    rooms: dict[str, Room]
+    rooms: dict[str, Room]  # how full each node is by now
     driven: frozenset[str] = frozenset()  # ids of secrets that a driver would have to bring
 
 
