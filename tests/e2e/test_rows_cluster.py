@@ -242,6 +242,8 @@ def test_sw_24_backup_and_restore(three: list[Host]) -> None:
     assert third.docker("service", "ls", "--format", "{{.Name}}") == "web"
     until("the worker follows the restored swarm", lambda: third.nodes()["swarm-1"] == "Ready")
     until("services live", lambda: len(third.running("web")) == 3)
+    third.docker("service", "scale", "-d", "web=6")  # at most three of them elsewhere
+    until("one runs here", lambda: "swarm-3" in {node for _, node in third.running("web")})
     third.docker("swarm", "update", "--autolock")
     until("its keys are sealed", lambda: "key.pem" not in third.run("ls", f"{STATE}/identity"))
     restart_daemon(third)

@@ -245,7 +245,7 @@ def test_options_that_services_lack_are_labels(pair: list[Host], capsys: pytest.
     running(first, "watching")
     running(first, "options")
     until("made as asked", lambda: privileged(first, "powerful"), 20)  # not every machine can start one
-    assert "dockerd" in within(first, "watching", "sh", "-c", "cat /proc/[0-9]*/comm")
+    assert "dockerd" in within(first, "watching", "sh", "-c", "cat /proc/[0-9]*/comm; true")
     host = inspected(first, "options")["HostConfig"]
     assert (host["ShmSize"], host["IpcMode"], host["CpuShares"]) == (3 << 20, "shareable", 99)
     assert host["SecurityOpt"] == ["no-new-privileges:true"]
