@@ -1,0 +1,132 @@
+"""The rules of the host and of every container that runs on it, and the flows that must not outlive their target."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from afterswarm.agent.network.guarded import Guarded
+from afterswarm.agent.network.orders import Orders
+from afterswarm.agent.network.silence import Silence
+from afterswarm.core.dataplane import nftables
+from afterswarm.model.session import Route
+from afterswarm.model.task import Task
+from afterswarm.ports import Kernel
+
+
+class Live(NamedTuple):
+    """A running container. Its questions to the nameservers in `redirect` are answered by us."""
+
+    pid: int
+    task: Task
+    source: str = ""  # the address that it speaks from to everybody else
+    redirect: tuple[str, ...] = ()
+
+
+class Rules:
+    """`live` by task id: what `started` was called for and runs, as far as is known."""
+
+    def __init__(self, *, kernel: Kernel, orders: Orders, node_id: str, silence: Silence, guarded: Guarded) -> None:
+        self.live: dict[str, Live] = {}
+        self._kernel = kernel
+        self._orders = orders
+        self._node_id = node_id
+        self._silence = silence
+        self._guarded = guarded
+        self._routed: dict[str, str] = {}  # address -> node, of every target of the last rules
+        self._routed_lost: frozenset[str] = frozenset()
+
+    async def started(self, task: Task, pid: int, redirect: tuple[str, ...]) -> None:
+        before = self.live.get(task.id)
+        if redirect and before and before[:2] == (pid, task) and before.redirect == redirect:
+            return  # a guest, which is looked at often
+        try:
+            self.live[task.id] = Live(pid, task, await self._kernel.source(netns_pid=pid), redirect)
+        except ProcessLookupError:
+            self.live.pop(task.id, None)
+            return
+        await self._guarded(f"rules of task {task.id}", self._apply(task.id))
+
+    def stopped(self, task_id: str) -> None:
+        self.live.pop(task_id, None)
+        self._guarded.forget(f"rules of task {task_id}", f"flows of task {task_id}")
+
+    async def apply(self) -> bool:
+        """Those of the host, then of each container; whether the host's are in place."""
+        host = nftables.host(
+            node_id=self._node_id,
+            networks=self._orders.networks.values(),
+            routes=self._orders.routes,
+            peers=self._orders.peers,
+            silent=self._silence.silent,
+            tunnel_port=self._orders.tunnel_port,
+        )
+        ruled = await self._guarded("rules", self._kernel.apply(host))
+        for task_id in sorted(self.live):
+            await self._guarded(f"rules of task {task_id}", self._apply(task_id))
+        return ruled
+
+    async def clear(self) -> None:
+        self.live.clear()
+        await self._kernel.apply(nftables.NOTHING)
+
+    async def forget(self, routes: Iterable[Route]) -> None:
+        """Flows to tasks that are gone or on hosts that are lost: their next packet is balanced anew."""
+        before, self._routed = self._routed, _addresses(routes)
+        lost = self._silence.lost
+        fallen = frozenset() if self._silence.all_lost else lost - self._routed_lost
+        self._routed_lost = lost
+        gone = {a for a, node in before.items() if a not in self._routed}
+        gone |= {a for a, node in self._routed.items() if node in fallen}
+        if not gone:
+            return
+        await self._guarded("flows", self._kernel.forget_flows(gone))
+        for task_id, live in sorted(self.live.items()):
+            await self._guarded(f"flows of task {task_id}", self._forget_in(task_id, live, gone))
+
+    # ---- inside --------------------------------------------------------------------------------------------------
+
+    async def _apply(self, task_id: str) -> None:
+        live = self.live.get(task_id)
+        if live is None or self._orders.wanted.routes is None:  # adopted before a manager spoke: it has its rules
+            return
+        # A service's container that was connected to another network by hand is a task and a guest at once.
+        here = [other.task for other in self.live.values() if other.pid == live.pid]
+        ruleset = nftables.container(
+            task_id=task_id,
+            attached={a.network_id: a.address.partition("/")[0] for task in here for a in task.attachments},
+            source=live.source,
+            networks=self._orders.networks.values(),
+            routes=self._orders.routes,
+            silent=self._silence.silent,
+            names=self._names(live) if len(here) == 1 else None,
+        )
+        try:
+            await self._kernel.apply(ruleset, netns_pid=live.pid)
+        except ProcessLookupError:
+            self._drop(task_id, live)
+
+    def _names(self, live: Live) -> nftables.Names | None:
+        """What leads a guest's questions to us. One that was made for its network asks us anyway."""
+        networks = self._orders.networks
+        known = [a for a in live.task.attachments if a.network_id in networks]
+        if not known or not live.redirect:
+            return None
+        gateway = networks[known[0].network_id].gateways[self._node_id]
+        if gateway in live.redirect:
+            return None
+        return nftables.Names(gateway, known[0].address.partition("/")[0], live.redirect)
+
+    async def _forget_in(self, task_id: str, live: Live, addresses: Collection[str]) -> None:
+        try:
+            await self._kernel.forget_flows(addresses, netns_pid=live.pid)
+        except ProcessLookupError:
+            self._drop(task_id, live)
+
+    def _drop(self, task_id: str, live: Live) -> None:
+        if self.live.get(task_id) == live:
+            del self.live[task_id]
+
+
+def _addresses(routes: Iterable[Route]) -> dict[str, str]:
+    return {address: t.node_id for route in routes for t in route.targets for address in t.addresses.values()}
