@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from afterswarm.model.base import Change, Obj
+from afterswarm.model.repair import Difference
 from afterswarm.model.snapshot import Snapshot
 
 Json = dict[str, Any]  # the engine's own JSON, not ours to type
@@ -129,16 +130,19 @@ class Engine(Protocol):
 
 
 class Kernel(Protocol):
-    """What one host's kernel should hold; see `core.dataplane`. Every call is idempotent."""
+    """What one host's kernel should hold; see `core.dataplane`. Every call looks before it writes."""
 
-    async def apply(self, ruleset: str, *, netns_pid: int | None = None) -> None:
-        """One atomic nft transaction, in this host's namespace or that of a container's process."""
+    async def apply(self, ruleset: str, *, netns_pid: int | None = None) -> list[Difference]:
+        """One atomic nft transaction, in this host's namespace or that of a container's process.
 
-    async def sync_links(self, links: Sequence[Json]) -> None:
-        """Make the VXLAN devices exactly these (see `core.dataplane.vxlan`)."""
+        Nothing is done when the same ruleset is there already. What others had changed of it is returned.
+        """
 
-    async def sync_returns(self, returns: Sequence[Json]) -> None:
-        """Make the ways back to other hosts exactly these (see `core.dataplane.paths`)."""
+    async def sync_links(self, links: Sequence[Json]) -> list[Difference]:
+        """Make the VXLAN devices exactly these (see `core.dataplane.vxlan`). What was not so is returned."""
+
+    async def sync_returns(self, returns: Sequence[Json]) -> list[Difference]:
+        """Make the ways back to other hosts exactly these (see `core.dataplane.paths`). What was not so is returned."""
 
     async def source(self, *, netns_pid: int) -> str:
         """The address that a container speaks from when it takes its default route; "" without one."""

@@ -20,6 +20,7 @@ from typing import Any
 from afterswarm.adapters.kernel.namespaces import inside
 from afterswarm.core.dataplane.vxlan import bridge_name, container_mac
 from afterswarm.model.network import Network, NetworkSpec
+from afterswarm.model.repair import Difference
 from afterswarm.model.service import PortConfig
 from afterswarm.model.session import Peer, Route, Target
 from afterswarm.ports import Json
@@ -105,14 +106,14 @@ class HostKernel:
         command = ["nsenter", f"--net=/proc/{host.pid}/ns/net", sys.executable, "-c", KERNEL]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    async def apply(self, ruleset: str, *, netns_pid: int | None = None) -> None:
-        self._call("apply", ruleset, netns_pid=netns_pid)
+    async def apply(self, ruleset: str, *, netns_pid: int | None = None) -> list[Difference]:
+        return [Difference(*each) for each in self._call("apply", ruleset, netns_pid=netns_pid)]
 
-    async def sync_links(self, links: Sequence[Json]) -> None:
-        self._call("sync_links", list(links))
+    async def sync_links(self, links: Sequence[Json]) -> list[Difference]:
+        return [Difference(*each) for each in self._call("sync_links", list(links))]
 
-    async def sync_returns(self, returns: Sequence[Json]) -> None:
-        self._call("sync_returns", list(returns))
+    async def sync_returns(self, returns: Sequence[Json]) -> list[Difference]:
+        return [Difference(*each) for each in self._call("sync_returns", list(returns))]
 
     async def source(self, *, netns_pid: int) -> str:
         return str(self._call("source", netns_pid=netns_pid))

@@ -17,6 +17,7 @@ import pytest
 from msgspec.structs import replace
 
 from afterswarm.core.dataplane import nftables, paths, vxlan
+from afterswarm.model import repair
 from afterswarm.model.session import Route
 from afterswarm.ports import Kernel
 from afterswarm.sim.kernel import SimKernel
@@ -66,8 +67,9 @@ def vips(task_id: str, *routes: Route, silent: tuple[str, ...] = ()) -> str:
 
 
 class Case:
-    def __init__(self, kernel: Kernel, pid: int, look: Callable[[], object]) -> None:
+    def __init__(self, kernel: Kernel, pid: int, look: Callable[[], object], damage: Callable[[], object]) -> None:
         self.kernel = kernel
+        self.damage = damage  # take the devices, the rules and the ways back away
         self.pid = pid  # of a container
         self.look = look  # everything the kernel holds
 
@@ -76,7 +78,12 @@ class Case:
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     if request.param == "sim":
         kernel = SimKernel(processes={42})
-        yield Case(kernel, 42, lambda: (dict(kernel.rulesets), dict(kernel.links), list(kernel.returns)))
+
+        def lose() -> None:
+            for held in (kernel.rulesets, kernel.links, kernel.returns):
+                held.clear()
+
+        yield Case(kernel, 42, lambda: (dict(kernel.rulesets), dict(kernel.links), list(kernel.returns)), lose)
         return
     made = request.getfixturevalue("lab")
     where = request.getfixturevalue("where")
@@ -90,7 +97,14 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
         routing = [host.run("ip", "rule"), host.run("ip", "route", "show", "table", "all", "default")]
         return shown, devices, sorted(forwarding), routing
 
-    yield Case(made.kernels["n1"], where.pid, look)
+    def damage() -> None:
+        made.hosts["n1"].run("nft", "delete", "table", "ip", "afterswarm")
+        where.run("nft", "flush", "table", "ip", "afterswarm")
+        for link in links("n1"):
+            made.hosts["n1"].run("ip", "link", "del", link["name"])
+        made.hosts["n1"].run("ip", "rule", "del", "priority", str(paths.PRIORITY))
+
+    yield Case(made.kernels["n1"], where.pid, look, damage)
 
 
 async def test_saying_it_twice_changes_nothing(case: Case) -> None:
@@ -106,6 +120,23 @@ async def test_saying_it_twice_changes_nothing(case: Case) -> None:
     before = case.look()
     await say()
     assert case.look() == before
+
+
+async def test_what_somebody_else_changes_is_said_and_put_right(case: Case) -> None:
+    web = net.web(net.target(1, "n1"), net.target(2, "n2"))
+
+    async def say() -> list[repair.Difference]:
+        found = [*await case.kernel.sync_links(links("n1", web)), *await case.kernel.sync_returns(ways_back("n1"))]
+        found += await case.kernel.apply(rules("n1", web))
+        return found + await case.kernel.apply(vips("t1", web), netns_pid=case.pid)
+
+    await say()
+    before = case.look()
+    assert await say() == []
+    case.damage()
+    assert case.look() != before
+    assert {found.kind for found in await say()} == {repair.LINKS, repair.ROUTES, repair.RULES}
+    assert await say() == []
 
 
 async def test_what_is_no_longer_wanted_goes(case: Case) -> None:
@@ -175,8 +206,9 @@ class TestReal:
         host.run("ip", "link", "del", "asxingress000")
         host.run("iptables", "-F", "DOCKER-USER")
         assert look() != before
-        await kernel.sync_links(links("n1", web))
-        await kernel.apply(rules("n1", web))
+        found = [*await kernel.sync_links(links("n1", web)), *await kernel.apply(rules("n1", web))]
+        assert {each.kind for each in found} == {repair.LINKS, repair.FDB, repair.FIREWALL, repair.RULES}, found
+        assert (repair.RULES, "ip chain mesh was changed") in found
         assert look() == before
         assert "asxbackend000" in host.run("ip", "link", "show", "master", "aswbackend000")
         assert "asxingress000" in host.run("ip", "link", "show", "master", "aswingress000")

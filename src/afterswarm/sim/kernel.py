@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from afterswarm.model.repair import FDB, LINKS, ROUTES, RULES, Difference
 from afterswarm.ports import Json
 
 
@@ -22,26 +23,34 @@ class SimKernel:
         self.sources: dict[int, str] = {}  # pid -> address
         self.forgotten: list[tuple[int | None, frozenset[str]]] = []
         self.writes = 0  # calls that changed something
+        self._applied: dict[int | None, str] = {}  # by us, whatever is there now
         self.broken = ""
 
-    async def apply(self, ruleset: str, *, netns_pid: int | None = None) -> None:
+    async def apply(self, ruleset: str, *, netns_pid: int | None = None) -> list[Difference]:
         self._check(netns_pid)
-        if self.rulesets.get(netns_pid) != ruleset:
-            self.rulesets[netns_pid] = ruleset
-            self.writes += 1
+        if self.rulesets.get(netns_pid) == ruleset:
+            return []
+        broken = self._applied.get(netns_pid) == ruleset
+        self.rulesets[netns_pid] = self._applied[netns_pid] = ruleset
+        self.writes += 1
+        return [Difference(RULES, "table afterswarm was gone")] if broken else []
 
-    async def sync_links(self, links: Sequence[Json]) -> None:
+    async def sync_links(self, links: Sequence[Json]) -> list[Difference]:
         self._check(None)
         wanted = {link["name"]: link for link in links}
-        if self.links != wanted:
-            self.links = wanted
-            self.writes += 1
+        before, self.links = self.links, wanted
+        self.writes += before != wanted
+        return [
+            Difference(FDB if _same_device(before.get(name), wanted.get(name)) else LINKS, f"{name} was another")
+            for name in sorted(before.keys() | wanted.keys())
+            if before.get(name) != wanted.get(name)
+        ]
 
-    async def sync_returns(self, returns: Sequence[Json]) -> None:
+    async def sync_returns(self, returns: Sequence[Json]) -> list[Difference]:
         self._check(None)
-        if self.returns != list(returns):
-            self.returns = list(returns)
-            self.writes += 1
+        before, self.returns = self.returns, list(returns)
+        self.writes += before != self.returns
+        return [Difference(ROUTES, "the ways back were others")] if before != self.returns else []
 
     async def source(self, *, netns_pid: int) -> str:
         self._check(netns_pid)
@@ -60,3 +69,7 @@ class SimKernel:
             raise OSError(self.broken)
         if pid is not None and pid not in self.processes:
             raise ProcessLookupError(pid)
+
+
+def _same_device(before: Json | None, now: Json | None) -> bool:
+    return before is not None and now is not None and before | {"fdb": ()} == now | {"fdb": ()}

@@ -294,6 +294,7 @@ def test_a_link_knows_where_everybody_is() -> None:
             ("02:af:0a:00:01:fc", "10.77.0.2"),
             ("02:af:0a:00:01:fd", "10.77.0.3"),
         ),
+        addresses=("10.0.1.251/24",),
     )
     assert ingress.ingress
 

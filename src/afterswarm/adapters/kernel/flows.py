@@ -10,6 +10,7 @@ from contextlib import closing
 from afterswarm.adapters.kernel import nfnetlink
 from afterswarm.adapters.programs import run
 from afterswarm.core.dataplane.vxlan import Link
+from afterswarm.model.repair import FIREWALL, Difference
 
 _CONNTRACK, _GET, _DELETE = 1, 1, 2  # linux/netfilter/nfnetlink_conntrack.h
 _ORIGINAL, _REPLY, _ID, _ZONE = 1, 2, 12, 18
@@ -50,26 +51,30 @@ def _from(wanted: set[bytes], entries: Iterable[bytes]) -> Iterator[bytes]:
             yield nfnetlink.message(_CONNTRACK, _DELETE, 0, socket.AF_INET, name)
 
 
-def accept(links: Collection[Link]) -> None:
-    """Let overlay traffic through Docker's FORWARD chain, whose policy is to drop.
+def accept(links: Collection[Link]) -> list[Difference]:
+    """Let overlay traffic through Docker's FORWARD chain, whose policy is to drop. Says what was missing for that.
 
     Docker calls DOCKER-USER before all else and never empties it, so one jump there is enough. Without such a chain
     (no engine yet, or one that filters by nftables) there is nothing to do.
     """
     there = run("iptables", "-w", "-S").splitlines()
     if "-N DOCKER-USER" not in there:
-        return
+        return []
+    found = []
     jump = f"-A DOCKER-USER -j {CHAIN}"
     wanted = [rule for link in links for rule in _rules(link)]
     if [line for line in there if line.startswith(f"-A {CHAIN} ")] != wanted or f"-N {CHAIN}" not in there:
         lines = ["*filter", f":{CHAIN} - [0:0]", *wanted, "COMMIT", ""]
         run("iptables-restore", "-w", "--noflush", stdin="\n".join(lines))
+        found.append(Difference(FIREWALL, f"chain {CHAIN} had other rules"))
     if wanted and jump not in there:
         run("iptables", "-w", "-I", "DOCKER-USER", "-j", CHAIN)
+        found.append(Difference(FIREWALL, f"DOCKER-USER did not lead to {CHAIN}"))
     if not wanted:
         if jump in there:
             run("iptables", "-w", "-D", "DOCKER-USER", "-j", CHAIN)
         run("iptables", "-w", "-X", CHAIN)
+    return found
 
 
 def _rules(link: Link) -> list[str]:

@@ -9,11 +9,12 @@ from typing import TypeVar
 
 import msgspec
 
-from afterswarm.adapters.kernel import flows, netlink, routing
+from afterswarm.adapters.kernel import bridges, flows, netlink, routing
 from afterswarm.adapters.kernel.namespaces import inside
 from afterswarm.adapters.kernel.nft import Rulesets
 from afterswarm.core.dataplane.paths import Return
 from afterswarm.core.dataplane.vxlan import Link
+from afterswarm.model.repair import RULES, Difference
 from afterswarm.ports import Json
 
 T = TypeVar("T")
@@ -29,22 +30,22 @@ class LinuxKernel:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kernel")
         self._rulesets = Rulesets()
 
-    async def apply(self, ruleset: str, *, netns_pid: int | None = None) -> None:
-        await self._do(lambda: self._rulesets.apply(ruleset, netns_pid))
+    async def apply(self, ruleset: str, *, netns_pid: int | None = None) -> list[Difference]:
+        return [Difference(RULES, what) for what in await self._do(lambda: self._rulesets.apply(ruleset, netns_pid))]
 
-    async def sync_links(self, links: Sequence[Json]) -> None:
+    async def sync_links(self, links: Sequence[Json]) -> list[Difference]:
         wanted = [msgspec.convert(link, Link) for link in links]
 
-        def sync() -> None:
-            netlink.sync(wanted)
-            flows.accept(wanted)
+        def sync() -> list[Difference]:
+            found = [*netlink.sync(wanted), *bridges.sync(wanted), *flows.accept(wanted)]
             self._rulesets.tidy()
+            return found
 
-        await self._do(sync)
+        return await self._do(sync)
 
-    async def sync_returns(self, returns: Sequence[Json]) -> None:
+    async def sync_returns(self, returns: Sequence[Json]) -> list[Difference]:
         wanted = [msgspec.convert(each, Return) for each in returns]
-        await self._do(lambda: routing.sync(wanted))
+        return await self._do(lambda: routing.sync(wanted))
 
     async def source(self, *, netns_pid: int) -> str:
         def look() -> str:

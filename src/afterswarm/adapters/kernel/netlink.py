@@ -1,4 +1,4 @@
-"""VXLAN devices, their forwarding entries, and the settings of the bridges that they are on.
+"""VXLAN devices, their forwarding entries, and the bridges' own addresses on the wire.
 
 Through iproute2's batch mode, not a netlink library: that would be 12 MB in every worker for a few changes a minute.
 Only devices whose name begins with ours are ever looked at.
@@ -12,31 +12,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 from afterswarm.adapters.programs import run
 from afterswarm.core.dataplane import diff
 from afterswarm.core.dataplane.vxlan import EVERYBODY, PREFIX, Link
+from afterswarm.model.repair import FDB, Difference
 
 
-def sync(wanted: Collection[Link]) -> None:
-    """Make the devices these. One whose bridge is not there (the engine has just taken it away) waits for the next."""
+def sync(wanted: Collection[Link]) -> list[Difference]:
+    """Make the devices these; says what was not so.
+
+    One whose bridge is not there (the engine has just taken it away) waits for the next.
+    """
     before = _bridges()
     try:
-        _sync(wanted, before)
+        return _sync(wanted, before)
     except OSError:
         after = _bridges()
         if after.keys() == before.keys():
             raise
-        _sync(wanted, after)  # the engine was quicker
+        return _sync(wanted, after)  # the engine was quicker
 
 
-def _sync(wanted: Collection[Link], bridges: dict[str, str]) -> None:
+def _sync(wanted: Collection[Link], bridges: dict[str, str]) -> list[Difference]:
     wanted = [link for link in wanted if link.bridge in bridges]
     fdb = _forwarding()
     links, forwarding = [], []
-    for step in diff.steps(_devices(bridges, fdb), wanted):
+    steps = diff.steps(_devices(bridges, fdb), wanted)
+    found = diff.told(steps)
+    for step in steps:
         match step:
             case diff.Delete(name):
                 links.append(f"link del dev {name}")
@@ -49,21 +54,20 @@ def _sync(wanted: Collection[Link], bridges: dict[str, str]) -> None:
                 forwarding.append(f"fdb append {mac} dev {name} dst {host} self permanent")
             case diff.Unlearn(name, mac, host):
                 forwarding.append(f"fdb del {mac} dev {name} dst {host} self permanent")
+    kept = {e["ifname"] for e in fdb}
     for link in wanted:
         behind = {mac for mac, _ in link.fdb if mac != EVERYBODY}
         known = {e["mac"] for e in fdb if (e.get("ifname"), e.get("master")) == (link.name, link.bridge) and _fixed(e)}
+        if link.name in kept:
+            found += [Difference(FDB, f"{link.bridge} did not know {mac}") for mac in sorted(behind - known)]
+            found += [Difference(FDB, f"{link.bridge} had {mac}") for mac in sorted(known - behind)]
         forwarding += [f"fdb del {mac} dev {link.name} master static" for mac in sorted(known - behind)]
         forwarding += [f"fdb replace {mac} dev {link.name} master static" for mac in sorted(behind - known)]
     if links:
         run("ip", "-batch", "-", stdin="\n".join(links) + "\n")
     if forwarding:
         run("bridge", "-batch", "-", stdin="\n".join(forwarding) + "\n")
-    if wanted:
-        _sysctl("net/ipv4/ip_forward", 1)
-    for link in wanted:
-        _sysctl(f"net/ipv4/conf/{link.bridge}/rp_filter", 2)  # answers may come through another of our bridges
-        if link.ingress:
-            _sysctl(f"net/ipv4/conf/{link.bridge}/route_localnet", 1)  # 127.0.0.1:port; the ruleset guards it
+    return found
 
 
 def _settings(link: Link) -> list[str]:
@@ -121,9 +125,3 @@ def _device(link: dict[str, Any], bridges: dict[str, str], fdb: tuple[tuple[str,
 def _json(*command: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(run(*command) or "[]")
     return [item for item in found if item]  # old versions print {} for what a filter left out
-
-
-def _sysctl(name: str, value: int) -> None:
-    path = Path("/proc/sys") / name
-    if path.read_text().strip() != str(value):
-        path.write_text(str(value))

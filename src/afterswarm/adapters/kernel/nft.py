@@ -1,8 +1,8 @@
 """nftables rulesets through libnftables (Debian: libnftables1), one transaction each, in any network namespace.
 
 A ruleset that is there already is not written again: round robin goes on where it was, and looking costs one netlink
-message. "There already" means that we wrote it and that the namespace's nftables generation has not moved since, so
-whatever anybody else changes, ours included, makes the next call write all of it.
+message while the namespace's nftables generation has not moved since we wrote it. When it has, most often somebody has
+changed rules of his own (an engine does so with every container), and a look at our tables (`drift`) tells.
 
 Closing a socket of nftables waits until the kernel has freed what its transaction replaced, 8 to 20 ms on an idle
 machine, while the transaction itself takes one. So sockets are kept a moment and closed when nothing is left to wait
@@ -13,47 +13,80 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import struct
 from collections import deque
 from collections.abc import Callable
 from functools import cache
 from time import monotonic
+from typing import NamedTuple
 
-from afterswarm.adapters.kernel import nfnetlink
+from afterswarm.adapters.kernel import drift, nfnetlink
 from afterswarm.adapters.kernel.namespaces import inside, namespace_of, started_at
 
-_TABLES, _GET_GENERATION, _GENERATION_ID = 10, 16, 1  # linux/netfilter/nf_tables.h
+_SMALL = 100_000  # characters of a ruleset: a larger one is looked at later, when there is time for it
 _KEPT = 512  # namespaces remembered before those of ended processes are dropped
 _LINGER = 0.5  # seconds before a socket is closed
 _OPEN = 16  # kept at most: each second one holds 0.3 MB
+
+
+class Written(NamedTuple):
+    """`shown` is what a look at it showed; `None` before the first look."""
+
+    ruleset: str
+    generation: int
+    shown: drift.Print | None = None
 
 
 class Rulesets:
     """What we wrote where. Calls block, and must come from one thread."""
 
     def __init__(self) -> None:
-        self._written: dict[tuple[int, str] | None, tuple[str, int]] = {}  # process -> ruleset and generation
+        self._written: dict[tuple[int, str] | None, Written] = {}  # by process
         self._closing: deque[tuple[float, Callable[[], None]]] = deque()
 
-    def apply(self, ruleset: str, pid: int | None) -> None:
-        """Raises `ProcessLookupError` when `pid` has gone, `OSError` when the kernel refuses.
+    def apply(self, ruleset: str, pid: int | None) -> list[str]:
+        """What others had changed of the same ruleset, in words, if that is known.
 
-        A process that shares our own namespace (`network_mode: host`) is left alone: its rules are the host's.
+        Raises `ProcessLookupError` when `pid` has gone, `OSError` when the kernel refuses. A process that shares our
+        own namespace (`network_mode: host`) is left alone: its rules are the host's.
         """
         if pid is not None and namespace_of(pid) == namespace_of(None):
-            return
+            return []
         process = None if pid is None else (pid, started_at(pid))
         with inside(pid):
             kernel = nfnetlink.Conversation()
             self._close_later(kernel.close)
-            before = _generation(kernel)
-            if self._written.get(process) == (ruleset, before):
-                return
+            before = drift.generation(kernel)
+            written = self._written.get(process)
+            found = [] if written is None else self._changed(kernel, process, written, before)
+            if found == [] and written and written.ruleset == ruleset:
+                return []
             self._written.pop(process, None)
             self._run(ruleset)
-            after = _generation(kernel)
-        if after == before + 1:  # nobody came between
-            self._remember(process, ruleset, after)
+            after = drift.generation(kernel)
+            if after == before + 1:  # nobody came between
+                self._remember(process, Written(ruleset, after))
+                if len(ruleset) < _SMALL:
+                    self._changed(kernel, process, self._written[process], after)
+        return found or [] if written and written.ruleset == ruleset else []
+
+    def _changed(
+        self, kernel: nfnetlink.Conversation, process: tuple[int, str] | None, written: Written, generation: int
+    ) -> list[str] | None:
+        """What differs from what was written; `None`: it cannot be told."""
+        if written.generation == generation and written.shown is not None:
+            return []
+        seen = drift.look(kernel)
+        if seen is None:
+            return None
+        if written.shown is None:
+            if seen[0] != written.generation:
+                return None
+            self._written[process] = written._replace(shown=seen[1])
+            return []
+        found = drift.differences(written.shown, seen[1])
+        if not found:
+            self._written[process] = written._replace(generation=seen[0])
+        return found
 
     def tidy(self, *, keep: int = _OPEN) -> None:
         """Close what can be closed without waiting, and by force what is more than `keep`. To be called at times."""
@@ -77,10 +110,10 @@ class Rulesets:
             said = library.nft_ctx_get_error_buffer(context).decode(errors="replace").strip()
             raise OSError(errno.EINVAL, f"nftables refused the ruleset: {said}")
 
-    def _remember(self, process: tuple[int, str] | None, ruleset: str, generation: int) -> None:
+    def _remember(self, process: tuple[int, str] | None, written: Written) -> None:
         if len(self._written) >= _KEPT:
             self._written = {key: value for key, value in self._written.items() if key is None or _runs(*key)}
-        self._written[process] = ruleset, generation
+        self._written[process] = written
 
 
 def _runs(pid: int, started: str) -> bool:
@@ -88,15 +121,6 @@ def _runs(pid: int, started: str) -> bool:
         return started_at(pid) == started
     except ProcessLookupError:
         return False
-
-
-def _generation(kernel: nfnetlink.Conversation) -> int:
-    """Grows by one with every transaction in this namespace."""
-    for answer in kernel.ask(nfnetlink.message(_TABLES, _GET_GENERATION, 0)):
-        for kind, value in nfnetlink.attributes(answer):
-            if kind == _GENERATION_ID:
-                return int(struct.unpack("!I", value)[0])
-    raise OSError(errno.EPROTO, "the kernel does not tell its nftables generation")
 
 
 @cache

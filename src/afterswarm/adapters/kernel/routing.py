@@ -11,6 +11,7 @@ from typing import Any
 
 from afterswarm.adapters.programs import run
 from afterswarm.core.dataplane.paths import MARK, MASK, PRIORITY, Return
+from afterswarm.model.repair import ROUTES, Difference
 
 ELSEWHERE = "192.0.2.1"  # nobody has it (RFC 5737)
 
@@ -32,8 +33,8 @@ def sees_bridged() -> bool:
     return True
 
 
-def sync(wanted: Collection[Return]) -> None:
-    """Make our rules and tables these; others' are not looked at."""
+def sync(wanted: Collection[Return]) -> list[Difference]:
+    """Make our rules and tables these, and say what was not so; others' are not looked at."""
     rules = {_rule(r) for r in _json("ip", "-j", "-4", "rule", "show") if r.get("priority") == PRIORITY}
     goal = {f"from {way.source} fwmark {way.mark:#x} lookup {way.mark}" for way in wanted}
     routes = {
@@ -52,6 +53,11 @@ def sync(wanted: Collection[Return]) -> None:
     changes += [f"rule add {rule} priority {PRIORITY}" for rule in sorted(goal - rules)]
     if changes:
         run("ip", "-4", "-batch", "-", stdin="\n".join(changes) + "\n")
+    found = [f"there was no rule {rule}" for rule in sorted(goal - rules)]
+    found += [f"there was a rule {rule}" for rule in sorted(rules - goal)]
+    found += [f"table {table} did not lead to {gateway}" for table, gateway, _ in sorted(ways - routes)]
+    found += [f"table {table} led to {gateway}" for table, gateway, _ in sorted(routes - ways)]
+    return [Difference(ROUTES, what) for what in found]
 
 
 def source() -> str:

@@ -17,6 +17,7 @@ from afterswarm.agent.network.bridges import Bridges
 from afterswarm.agent.network.drains import Drains
 from afterswarm.agent.network.guarded import Guarded
 from afterswarm.agent.network.orders import Orders
+from afterswarm.agent.network.repairs import Repairs
 from afterswarm.agent.network.rules import Rules
 from afterswarm.agent.network.silence import Silence
 from afterswarm.agent.network.tunnels import Tunnels
@@ -24,6 +25,7 @@ from afterswarm.core.dataplane import vxlan
 from afterswarm.core.dns import Zone
 from afterswarm.core.host.guests import as_tasks
 from afterswarm.model.network import Network as Overlay
+from afterswarm.model.repair import LINKS, NETWORKS, ROUTES, RULES
 from afterswarm.model.session import Wanted
 from afterswarm.model.task import Task
 from afterswarm.ports import Clock, Engine, EngineError, Json, Kernel
@@ -64,14 +66,25 @@ class Network:
         self._plumbing_due = asyncio.Event()
         self._routing_due = asyncio.Event()
         self._orders = Orders(node_id)
-        self._guarded = Guarded()
+        self.repairs = Repairs(clock)
+        self._guarded = Guarded(self.repairs)
         self._silence = Silence(clock, node_id, heard=heard, changed=self._routing_due.set)
         self._bridges = Bridges(engine=engine, clock=clock, node_id=node_id, mtu=mtu)
         self._tunnels = Tunnels(
-            kernel=kernel, orders=self._orders, node_id=node_id, present=self._bridges.present, mtu=mtu
+            kernel=kernel,
+            orders=self._orders,
+            node_id=node_id,
+            present=self._bridges.present,
+            repairs=self.repairs,
+            mtu=mtu,
         )
         self._rules = Rules(
-            kernel=kernel, orders=self._orders, node_id=node_id, silence=self._silence, guarded=self._guarded
+            kernel=kernel,
+            orders=self._orders,
+            node_id=node_id,
+            silence=self._silence,
+            guarded=self._guarded,
+            repairs=self.repairs,
         )
         self._settled = False  # the kernel holds what the orders ask for
         self.gateways = self._orders.gateways
@@ -167,10 +180,10 @@ class Network:
 
     async def clear(self) -> None:
         """Take everything away: this host has left the swarm and its containers have ended. Not while `run` runs."""
-        await self._guarded("rules", self._rules.clear())
-        await self._guarded("ways back", self._kernel.sync_returns([]))
-        await self._guarded("links", self._kernel.sync_links([]))
-        await self._guarded("networks", self._bridges.keep(()))
+        await self._guarded("rules", self._rules.clear(), kind=RULES)
+        await self._guarded("ways back", self._kernel.sync_returns([]), kind=ROUTES)
+        await self._guarded("links", self._kernel.sync_links([]), kind=LINKS)
+        await self._guarded("networks", self._bridges.keep(()), kind=NETWORKS)
 
     async def _plumb(self) -> None:
         while await self._plumbing_due.wait():
@@ -180,8 +193,9 @@ class Network:
             for network_id in list(self._orders.networks):  # looked up again each time: making one may take long
                 network = self._orders.networks.get(network_id)
                 if network and not network.pending_delete:  # a new one may have its name and bridge already
-                    await self._guarded(f"network {network.name}", self._ensure(network))
-            await self._guarded("old networks", self._bridges.keep({n.id for n in self._orders.wanted.networks or ()}))
+                    await self._guarded(f"network {network.name}", self._ensure(network), kind=NETWORKS)
+            kept = {n.id for n in self._orders.wanted.networks or ()}
+            await self._guarded("old networks", self._bridges.keep(kept), kind=NETWORKS)
             self._routing_due.set()
 
     async def _route(self) -> None:
@@ -192,8 +206,8 @@ class Network:
                 continue
             rev, basis, silent, routes = orders.wanted.rev, orders.basis, self._silence.silent, orders.routes
             # first the way, then who is sent there: an address that has moved to another host is one to be found
-            linked = await self._guarded("links", self._tunnels.sync_links())
-            led_back = await self._guarded("ways back", self._tunnels.sync_returns())
+            linked = await self._guarded("links", self._tunnels.sync_links(), kind=LINKS)
+            led_back = await self._guarded("ways back", self._tunnels.sync_returns(), kind=ROUTES)
             ruled = await self._rules.apply()
             await self._rules.forget(routes)
             self.zone = Zone.of(
@@ -206,6 +220,8 @@ class Network:
                 self._follow(basis)  # whom new connections go to is a matter of rules alone
             if ruled and linked and led_back:
                 self.applied(rev)
+            if not self.repairs.failing:
+                self.repairs.whole()
             self._settled = ruled and not self._routing_due.is_set()
 
     async def _repair(self) -> None:
@@ -227,4 +243,4 @@ class Network:
 
     async def _ensure(self, network: Overlay) -> None:
         if await self._bridges.ensure(network):
-            self._tunnels.doubt()  # a new bridge, with nothing on it
+            self._tunnels.renewed()  # a new bridge, with nothing on it

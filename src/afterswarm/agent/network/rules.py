@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 from afterswarm.agent.network.guarded import Guarded
 from afterswarm.agent.network.orders import Orders
+from afterswarm.agent.network.repairs import Repairs
 from afterswarm.agent.network.silence import Silence
 from afterswarm.core.dataplane import nftables
+from afterswarm.model.repair import RULES
 from afterswarm.model.session import Route
 from afterswarm.model.task import Task
 from afterswarm.ports import Kernel
@@ -26,13 +28,16 @@ class Live(NamedTuple):
 class Rules:
     """`live` by task id: what `started` was called for and runs, as far as is known."""
 
-    def __init__(self, *, kernel: Kernel, orders: Orders, node_id: str, silence: Silence, guarded: Guarded) -> None:
+    def __init__(
+        self, *, kernel: Kernel, orders: Orders, node_id: str, silence: Silence, guarded: Guarded, repairs: Repairs
+    ) -> None:
         self.live: dict[str, Live] = {}
         self._kernel = kernel
         self._orders = orders
         self._node_id = node_id
         self._silence = silence
         self._guarded = guarded
+        self._repairs = repairs
         self._routed: dict[str, str] = {}  # address -> node, of every target of the last rules
         self._routed_lost: frozenset[str] = frozenset()
 
@@ -45,7 +50,7 @@ class Rules:
         except ProcessLookupError:
             self.live.pop(task.id, None)
             return
-        await self._guarded(f"rules of task {task.id}", self._apply(task.id))
+        await self._guarded(f"rules of task {task.id}", self._apply(task.id), kind=RULES)
 
     def stopped(self, task_id: str) -> None:
         self.live.pop(task_id, None)
@@ -61,9 +66,9 @@ class Rules:
             silent=self._silence.silent,
             tunnel_port=self._orders.tunnel_port,
         )
-        ruled = await self._guarded("rules", self._kernel.apply(host))
+        ruled = await self._guarded("rules", self._apply_host(host), kind=RULES)
         for task_id in sorted(self.live):
-            await self._guarded(f"rules of task {task_id}", self._apply(task_id))
+            await self._guarded(f"rules of task {task_id}", self._apply(task_id), kind=RULES)
         return ruled
 
     async def clear(self) -> None:
@@ -80,11 +85,14 @@ class Rules:
         gone |= {a for a, node in self._routed.items() if node in fallen}
         if not gone:
             return
-        await self._guarded("flows", self._kernel.forget_flows(gone))
+        await self._guarded("flows", self._kernel.forget_flows(gone), kind=RULES)
         for task_id, live in sorted(self.live.items()):
-            await self._guarded(f"flows of task {task_id}", self._forget_in(task_id, live, gone))
+            await self._guarded(f"flows of task {task_id}", self._forget_in(task_id, live, gone), kind=RULES)
 
     # ---- inside --------------------------------------------------------------------------------------------------
+
+    async def _apply_host(self, ruleset: str) -> None:
+        self._repairs.note(await self._kernel.apply(ruleset), "this host")
 
     async def _apply(self, task_id: str) -> None:
         live = self.live.get(task_id)
@@ -102,7 +110,7 @@ class Rules:
             names=self._names(live) if len(here) == 1 else None,
         )
         try:
-            await self._kernel.apply(ruleset, netns_pid=live.pid)
+            self._repairs.note(await self._kernel.apply(ruleset, netns_pid=live.pid), f"task {task_id}")
         except ProcessLookupError:
             self._drop(task_id, live)
 

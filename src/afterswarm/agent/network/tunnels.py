@@ -8,6 +8,7 @@ from collections.abc import Collection
 import msgspec
 
 from afterswarm.agent.network.orders import Orders
+from afterswarm.agent.network.repairs import Repairs
 from afterswarm.core.dataplane import paths, vxlan
 from afterswarm.model.network import Network as Overlay
 from afterswarm.ports import Json, Kernel
@@ -16,18 +17,26 @@ from afterswarm.ports import Json, Kernel
 class Tunnels:
     """`present`: ids of the networks whose bridge is there. It is only read."""
 
-    def __init__(self, *, kernel: Kernel, orders: Orders, node_id: str, present: Collection[str], mtu: int) -> None:
+    def __init__(
+        self, *, kernel: Kernel, orders: Orders, node_id: str, present: Collection[str], repairs: Repairs, mtu: int
+    ) -> None:
         self._kernel = kernel
         self._orders = orders
         self._node_id = node_id
         self._present = present
+        self._repairs = repairs
         self._mtu = mtu
         self._links: list[Json] | None = None  # as last made; None: not known
         self._ways: list[Json] | None = None  # back to other hosts; likewise
+        self._sure = set[str]()  # which of the two are taken to be as they were made
         self._one_at_a_time = asyncio.Lock()
 
     def doubt(self) -> None:
         """What is there may not be what was made: the next time, the kernel is looked at."""
+        self._sure.clear()
+
+    def renewed(self) -> None:
+        """A bridge was made anew: what it lacks is nobody's doing."""
         self._links = self._ways = None
 
     async def sync_links(self) -> None:
@@ -43,19 +52,24 @@ class Tunnels:
                     port=self._orders.tunnel_port,
                 )
             ]
-            if links == self._links:
-                return
-            self._links = None
-            await self._kernel.sync_links(links)
+            before, self._links = self._links, None
+            if links != before or "links" not in self._sure:
+                self._sure.add("links")  # who doubts from now on may be right
+                differences = await self._kernel.sync_links(links)
+                if links == before:
+                    self._repairs.note(differences)
             self._links = links
 
     async def sync_returns(self) -> None:
         found = paths.returns(self._here(), self._node_id)
         ways: list[Json] = [msgspec.to_builtins(each) for each in found]
-        if ways != self._ways:
-            self._ways = None
-            await self._kernel.sync_returns(ways)
-            self._ways = ways
+        before, self._ways = self._ways, None
+        if ways != before or "ways" not in self._sure:
+            self._sure.add("ways")
+            differences = await self._kernel.sync_returns(ways)
+            if ways == before:
+                self._repairs.note(differences)
+        self._ways = ways
 
     def _here(self) -> list[Overlay]:
         return [n for n in self._orders.networks.values() if n.id in self._present]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from afterswarm.core.dataplane.vxlan import Link
+from afterswarm.core.dataplane.vxlan import EVERYBODY, Link
+from afterswarm.model.repair import FDB, LINKS, Difference
 
 
 class Delete(msgspec.Struct, frozen=True):
@@ -61,6 +62,30 @@ def steps(actual: Iterable[Link], wanted: Iterable[Link]) -> list[Step]:
         found += [Unlearn(name, mac, host) for mac, host in sorted(before - after)]
         found += [Learn(name, mac, host) for mac, host in sorted(after - before)]
     return found
+
+
+def told(steps: Sequence[Step]) -> list[Difference]:
+    """What was not as it should be, where it needs these steps. Of a new device it goes without saying."""
+    new = {step.link.name for step in steps if isinstance(step, Create)}
+    return [_told(s) for s in steps if not (isinstance(s, Delete | Learn | Unlearn) and s.name in new)]
+
+
+def _told(step: Step) -> Difference:
+    match step:
+        case Delete(name):
+            return Difference(LINKS, f"{name} was there")
+        case Create(link):
+            return Difference(LINKS, f"{link.name} was gone, or another")
+        case Adjust(link):
+            return Difference(LINKS, f"{link.name} on {link.bridge} had other settings")
+        case Learn(name, mac, host):
+            return Difference(FDB, f"{name} did not know {_who(mac)} at {host}")
+        case Unlearn(name, mac, host):
+            return Difference(FDB, f"{name} had {_who(mac)} at {host}")
+
+
+def _who(mac: str) -> str:
+    return "everybody" if mac == EVERYBODY else mac
 
 
 def _identity(link: Link) -> tuple[int, str, int]:

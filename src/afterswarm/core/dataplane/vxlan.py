@@ -35,6 +35,7 @@ class Link(msgspec.Struct, frozen=True):
     mtu: int = MTU
     ingress: bool = False
     fdb: tuple[tuple[str, str], ...] = ()  # (MAC, host), sorted
+    addresses: tuple[str, ...] = ()  # of the bridge, with the length of their prefix
 
 
 def bridge_name(network_id: str) -> str:
@@ -86,6 +87,7 @@ def links(
             port=port,
             mtu=mtu_of(network, mtu),
             ingress=network.spec.ingress,
+            addresses=(f"{network.gateways[node_id]}/{network.subnet.partition('/')[2]}",),
             fdb=_fdb(network, routes, {node: host for node, host in hosts.items() if host}, node_id),
         )
         for network in networks

@@ -1,0 +1,86 @@
+"""What a host does with the engine's bridges besides putting tunnels on them: it keeps them up, with the addresses and
+the way to their subnet that the engine gave them, and sets what our traffic needs of the kernel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from ipaddress import ip_interface
+from pathlib import Path
+from typing import Any
+
+from afterswarm.adapters.programs import run
+from afterswarm.core.dataplane.vxlan import Link
+from afterswarm.model.repair import LINKS, ROUTES, SETTINGS, Difference
+
+
+def sync(wanted: Collection[Link]) -> list[Difference]:
+    """Put right what somebody else changed; says what that was."""
+    there = {found["ifname"]: found for found in _json("ip", "-j", "addr", "show", "type", "bridge")}
+    links = [link for link in wanted if link.bridge in there]
+    differences, commands = [], []
+    for link in links:
+        for what, command in _repairs(link, there[link.bridge]):
+            differences.append(Difference(LINKS, what))
+            commands.append(command)
+    _batch(commands)
+    commands = []
+    for what, command in _ways(links):
+        differences.append(Difference(ROUTES, what))
+        commands.append(command)
+    _batch(commands)
+    return [*differences, *_settings(links)]
+
+
+def _repairs(link: Link, found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if "UP" not in found["flags"]:
+        yield f"{link.bridge} was down", f"link set dev {link.bridge} up"
+    if found["mtu"] < link.mtu:
+        yield f"{link.bridge} had an MTU of {found['mtu']}", f"link set dev {link.bridge} mtu {link.mtu}"
+    addresses = {f"{a['local']}/{a['prefixlen']}" for a in found.get("addr_info", ()) if "local" in a}
+    for address in link.addresses:
+        if address not in addresses:
+            yield f"{link.bridge} had no address {address}", f"addr add {address} dev {link.bridge}"
+
+
+def _ways(links: Collection[Link]) -> Iterator[tuple[str, str]]:
+    """The kernel makes a route with each address; it can be deleted by itself."""
+    there = {(r["dst"], r["dev"]) for r in _json("ip", "-j", "-4", "route", "show", "table", "main") if "dev" in r}
+    for link in links:
+        for found in (ip_interface(address) for address in link.addresses):
+            subnet = str(found.network)
+            if found.version == 4 and (subnet, link.bridge) not in there:
+                how = f"{subnet} dev {link.bridge} proto kernel scope link src {found.ip}"
+                yield f"there was no route to {subnet}", f"route replace {how}"
+
+
+def _settings(links: Collection[Link]) -> list[Difference]:
+    wanted = {"net/ipv4/ip_forward": 1} if links else {}
+    for link in links:
+        wanted[f"net/ipv4/conf/{link.bridge}/rp_filter"] = 2  # answers may come through another of our bridges
+        if link.ingress:
+            wanted[f"net/ipv4/conf/{link.bridge}/route_localnet"] = 1  # 127.0.0.1:port; the ruleset guards it
+    return [
+        Difference(SETTINGS, f"{name} was {before}")
+        for name, value in wanted.items()
+        if (before := _set(Path("/proc/sys") / name, str(value))) is not None
+    ]
+
+
+def _set(path: Path, value: str) -> str | None:
+    """What it was before, if that was something else."""
+    before = path.read_text().strip()
+    if before == value:
+        return None
+    path.write_text(value)
+    return before
+
+
+def _batch(commands: list[str]) -> None:
+    if commands:
+        run("ip", "-batch", "-", stdin="\n".join(commands) + "\n")
+
+
+def _json(*command: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(run(*command) or "[]")
+    return [item for item in found if item]
