@@ -45,7 +45,6 @@ from afterswarm.model.refused import Refused
 from afterswarm.ports import Clock, Conflict, Unavailable
 
 ASK_AGAIN = 0.3  # seconds between requests for a place in the store
-ATTEMPTS = 10
 
 log = logging.getLogger(__name__)
 
@@ -184,18 +183,24 @@ class Manager:
             await self.cache.commit([Change(None, obj) for obj in first])
 
     async def _begin_anew(self, epoch: float) -> None:
-        status = await self._members.status()
-        await self._members.move(status.member_id, peer_url(self._identity.address))
-        for _ in range(ATTEMPTS):
-            snap = self.cache.snapshot()
+        """Until it is done: half of it, with the others still counted on as managers, would be worse than waiting."""
+        said = ""
+        while True:
             try:
+                status = await self._members.status()
+                await self._members.move(status.member_id, peer_url(self._identity.address))
+                snap = self.cache.snapshot()
                 await self.cache.commit(anew.changes(snap, self._identity.node_id, epoch), seen=snap.rev)
             except Conflict as lost:
                 await self.cache.reach(lost.rev)
+            except Unavailable as error:
+                if str(error) != said:
+                    said = str(error)
+                    log.info("the swarm cannot be made anew yet: %s", said)
+                await self._clock.sleep(ASK_AGAIN)
             else:
                 log.warning("the swarm was made anew: this is its only manager")
                 return
-        raise Unavailable("others keep changing the swarm")
 
     async def _member(self, begin: Founded | float | None) -> EtcdServer:
         """This manager's etcd, with its place among the members."""
