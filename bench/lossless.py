@@ -20,7 +20,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,13 +129,21 @@ class Work:
             subprocess.run(inside(host, ["kill", "-CONT", str(daemon(host))]), check=True)
         self.swarm.whole()
 
-    def once(self) -> None:
-        self.update("start-first")
-        self.scale()
-        self.drain()
-        self.update("stop-first")
-        self.change_leader()
-        self.restart_daemons()
+    def once(self) -> list[tuple[float, str]]:
+        """When each piece of work began, in seconds since the epoch, and what it was."""
+        pieces: dict[str, Callable[[], None]] = {
+            "update, start-first": lambda: self.update("start-first"),
+            "scale": self.scale,
+            "drain": self.drain,
+            "update, stop-first": lambda: self.update("stop-first"),
+            "another leader": self.change_leader,
+            "daemons killed": self.restart_daemons,
+        }
+        begun = []
+        for name, work in pieces.items():
+            begun.append((time.time(), name))
+            work()
+        return begun
 
     def power_cut(self, round_: int) -> dict[str, Any]:
         victim = self.swarm.victim(("worker", "manager", "leader")[round_ % 3], round_)
@@ -173,12 +182,24 @@ def daemon(host: LabHost) -> int:
 def planned(work: Work, requests: int, rate: int) -> dict[str, Any]:
     began = time.monotonic()
     rounds = 0
+    pieces: list[tuple[float, str]] = []
     with load(work.swarm.hosts, rate) as said:
         while (time.monotonic() - began) * rate < requests:
-            work.once()
+            pieces += work.once()
             rounds += 1
             print(f"planned work, round {rounds}: {time.monotonic() - began:.0f} s", flush=True)
-    return {"rounds": rounds, **{k: v for k, v in said.items() if not k.endswith("_at")}}
+
+    def during(when: float) -> str:
+        begun, name = max((piece for piece in pieces if piece[0] <= when), default=(when, "at rest"))
+        return f"{name}, {when - begun:.1f} s on"
+
+    slow = Counter(during(when).partition(",")[0] for when in said["delayed_at"])
+    return {
+        "rounds": rounds,
+        **{k: v for k, v in said.items() if not k.endswith("_at")},
+        "failed_in": [during(when) for when in said["failed_at"]],
+        "slower_than_half_a_second_in": dict(slow),
+    }
 
 
 def main() -> None:

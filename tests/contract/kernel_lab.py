@@ -47,17 +47,17 @@ INGRESS = Network(
     spec=NetworkSpec(name="ingress", ingress=True),
     subnet="10.200.0.0/24",
     vni=4096,
-    gateways={"n1": "10.200.0.254", "n2": "10.200.0.253"},
+    gateways={"n1": "10.200.0.254", "n2": "10.200.0.253", "n3": "10.200.0.252"},
 )
 BACKEND = Network(
     id="backend000000000000000000",
     spec=NetworkSpec(name="backend"),
     subnet="10.200.1.0/24",
     vni=4097,
-    gateways={"n1": "10.200.1.254", "n2": "10.200.1.253"},
+    gateways={"n1": "10.200.1.254", "n2": "10.200.1.253", "n3": "10.200.1.252"},
 )
 NETWORKS = [INGRESS, BACKEND]
-PEERS = [Peer(node_id=f"n{n}", address=f"10.177.0.{n}", returns=True) for n in (1, 2)]
+PEERS = [Peer(node_id=f"n{n}", address=f"10.177.0.{n}", returns=True) for n in (1, 2, 3)]
 VIP = "10.200.1.2"
 
 
@@ -184,7 +184,7 @@ class Server:
 
 
 class Lab:
-    """Hosts n1 and n2 on a wire with `outside`; each has the bridges that its engine would have made.
+    """Hosts n1, n2 and n3 on a wire with `outside`; each has the bridges that its engine would have made.
 
     Their firewalls are those of an engine: FORWARD drops all but what leaves a bridge, its answers, and what
     DOCKER-USER accepts; what leaves a host's networks leaves with the host's address.
@@ -196,7 +196,7 @@ class Lab:
         self.wire.run("ip", "link", "add", "wire", "type", "bridge")
         self.wire.run("ip", "link", "set", "wire", "up")
         self.outside = self._on_the_wire(9)
-        self.hosts = {node: self._on_the_wire(number) for number, node in enumerate(("n1", "n2"), start=1)}
+        self.hosts = {node: self._on_the_wire(number) for number, node in enumerate(("n1", "n2", "n3"), start=1)}
         for node, host in self.hosts.items():
             forward, out = [], []
             for network in NETWORKS:

@@ -20,7 +20,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
 import msgspec
 
-from afterswarm.core.dataplane.paths import MARK, MASK, entries
+from afterswarm.core.dataplane.paths import MARK, MASK, entries, zone
 from afterswarm.core.dataplane.targets import choose, rotate
 from afterswarm.core.dataplane.vxlan import BRIDGE_PREFIX, PORT, bridge_name
 from afterswarm.model.network import Network
@@ -72,6 +72,7 @@ def host(
         _set("around", "type ipv4_addr", sorted(around, key=IPv4Address)),
         _set("own", "type ipv4_addr . ipv4_addr", sorted(own)),
         _set("entry", "type ether_addr : mark", [f"{mac} : {mark:#x}" for mac, mark in who.items()], kind="map"),
+        _set("zones", "typeof ether saddr : ct zone", [f"{mac} : {zone(m)}" for mac, m in who.items()], kind="map"),
         *_chains(chains),
         _set("published", "type inet_proto . inet_service : verdict", verdicts, kind="map"),
         _chain(
@@ -91,6 +92,11 @@ def host(
             f"ip daddr @around snat to {gateway}",  # its host would not send the answer back through us
             f"ip saddr @inside snat to {gateway}",  # the target answers it directly, past our translation
             f"ip saddr . ip daddr @own snat to {gateway}",  # likewise: the client is the target's own host
+        ),
+        _chain(  # before connections are looked up, at -200
+            "apart",
+            "type filter hook prerouting priority -300; policy accept",
+            f'iifname "{bridge}" ct original zone set ether saddr map @zones',
         ),
         _chain(
             "came_by",

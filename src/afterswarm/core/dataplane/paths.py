@@ -4,6 +4,10 @@ can be kept.
 The host that the client dialled (the entry) changes only the destination. The frame reaches the container's host over
 the overlay with the entry's gateway as its sender; that host notes by connection mark who it was, and answers with the
 mark are routed to that gateway, which undoes its translation. One rule and one table of one route for each other host.
+
+A client may use one port of its own towards two hosts, and both may choose the same container: to that these would be
+one connection. So what each entry sends is kept apart (a conntrack zone for its direction); answers are in one zone, for
+which the kernel finds the second one another port.
 """
 
 from __future__ import annotations
@@ -47,6 +51,11 @@ def returns(networks: Iterable[Network], node_id: str) -> list[Return]:
         if n.spec.ingress and n.subnet and node_id in n.gateways
         for address in _others(n, node_id)
     )
+
+
+def zone(mark: int) -> int:
+    """The conntrack zone of what came through the host with this mark; there are 65,536."""
+    return mark & 0xFFFF
 
 
 def _others(network: Network, node_id: str) -> list[str]:

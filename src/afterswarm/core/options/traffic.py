@@ -9,7 +9,7 @@ from afterswarm.model.refused import Refused
 
 MESH = "afterswarm.mesh"  # "masquerade": tasks see the address of the host that was dialled, not the client's
 DRAIN = "afterswarm.drain"  # how long a task goes on after its last new connection, such as "5s"
-DRAIN_DEFAULT = 1.0  # seconds
+DRAIN_DEFAULT = 1.5  # seconds: a client repeats its first packet after one, which may have got lost
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PIECE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
