@@ -150,8 +150,10 @@ class Kernel(Protocol):
     async def returning(self) -> bool:
         """Whether this kernel can send answers back as `sync_returns` asks."""
 
-    async def forget_flows(self, addresses: Collection[str], *, netns_pid: int | None = None) -> None:
-        """Delete conntrack entries that were translated to one of these addresses."""
+    async def forget_flows(
+        self, addresses: Collection[str], *, netns_pid: int | None = None, datagrams: bool = False
+    ) -> None:
+        """Delete conntrack entries that were translated to one of these addresses. `datagrams`: those of UDP alone."""
 
 
 class Clock(Protocol):

@@ -263,10 +263,13 @@ async def test_flows_to_a_task_that_is_gone_are_forgotten(host: Host) -> None:
         host.network.want(Wanted(rev=2, routes=[web(target(11, "n1"), replace(target(12, "n2"), ready=False))]))
         await asyncio.sleep(1)
         assert host.kernel.forgotten == [], "it may still be answering"
+        gone = frozenset({"10.0.0.12", "10.0.1.12"})
+        assert host.kernel.moved == [(None, gone), (111, gone)], "datagrams have no end to wait for"
         host.network.want(Wanted(rev=3, routes=[web(target(11, "n1"))]))
         await asyncio.sleep(1)
         gone = frozenset({"10.0.0.12", "10.0.1.12"})
         assert host.kernel.forgotten == [(None, gone), (111, gone)]
+        assert len(host.kernel.moved) == 2
 
 
 async def test_what_others_broke_is_repaired(host: Host) -> None:

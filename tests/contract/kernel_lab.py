@@ -121,8 +121,10 @@ class HostKernel:
     async def returning(self) -> bool:
         return bool(self._call("returning"))
 
-    async def forget_flows(self, addresses: Collection[str], *, netns_pid: int | None = None) -> None:
-        self._call("forget_flows", sorted(addresses), netns_pid=netns_pid)
+    async def forget_flows(
+        self, addresses: Collection[str], *, netns_pid: int | None = None, datagrams: bool = False
+    ) -> None:
+        self._call("forget_flows", sorted(addresses), netns_pid=netns_pid, datagrams=datagrams)
 
     def _call(self, *args: Any, **kwargs: Any) -> Any:
         assert self._process.stdin
@@ -157,6 +159,16 @@ class Server:
         ]
         for thread in self._threads:
             thread.start()
+
+    def say(self, said: bytes) -> None:
+        """On every connection that it keeps."""
+        for accepted in self._accepted:
+            accepted.sendall(said)
+
+    def drop(self) -> None:
+        """Every connection that it keeps."""
+        while self._accepted:
+            self._accepted.pop().close()
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError):

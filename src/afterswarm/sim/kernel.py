@@ -9,7 +9,8 @@ from afterswarm.ports import Json
 
 
 class SimKernel:
-    """`rulesets` by pid (`None`: the host), `links` by name, `forgotten` as (pid, addresses), oldest first.
+    """`rulesets` by pid (`None`: the host), `links` by name, `forgotten` as (pid, addresses), oldest first;
+    `moved` likewise, where only datagrams were.
 
     `processes` are the pids there are: an `apply` to another raises `ProcessLookupError`, as with a container that
     has just ended. `broken` makes every call fail with that text.
@@ -22,6 +23,7 @@ class SimKernel:
         self.returns: list[Json] = []
         self.sources: dict[int, str] = {}  # pid -> address
         self.forgotten: list[tuple[int | None, frozenset[str]]] = []
+        self.moved: list[tuple[int | None, frozenset[str]]] = []
         self.writes = 0  # calls that changed something
         self._applied: dict[int | None, str] = {}  # by us, whatever is there now
         self.broken = ""
@@ -59,10 +61,12 @@ class SimKernel:
     async def returning(self) -> bool:
         return True
 
-    async def forget_flows(self, addresses: Collection[str], *, netns_pid: int | None = None) -> None:
+    async def forget_flows(
+        self, addresses: Collection[str], *, netns_pid: int | None = None, datagrams: bool = False
+    ) -> None:
         self._check(netns_pid)
         if addresses:
-            self.forgotten.append((netns_pid, frozenset(addresses)))
+            (self.moved if datagrams else self.forgotten).append((netns_pid, frozenset(addresses)))
 
     def _check(self, pid: int | None) -> None:
         if self.broken:

@@ -15,21 +15,26 @@ from afterswarm.model.repair import FIREWALL, Difference
 _CONNTRACK, _GET, _DELETE = 1, 1, 2  # linux/netfilter/nfnetlink_conntrack.h
 _ORIGINAL, _REPLY, _ID, _ZONE = 1, 2, 12, 18
 _IP, _SOURCE = 1, 1
+_PROTOCOL, _NUMBER = 2, 1
+_UDP = bytes([socket.IPPROTO_UDP])
 _NESTED = 0x8000
 _BATCH = 64  # deletions per system call
 
 CHAIN = "AFTERSWARM"
 
 
-def forget(addresses: Collection[str]) -> None:
-    """Delete the entries whose answers would come from one of these addresses (`conntrack -D -r`), in one pass."""
+def forget(addresses: Collection[str], *, datagrams: bool = False) -> None:
+    """Delete the entries whose answers would come from one of these addresses (`conntrack -D -r`), in one pass.
+
+    `datagrams`: those of UDP alone.
+    """
     wanted = {socket.inet_aton(address) for address in addresses}
     if not wanted:
         return
     with closing(nfnetlink.Conversation()) as kernel:
         entries = kernel.ask(nfnetlink.message(_CONNTRACK, _GET, nfnetlink.DUMP, socket.AF_INET))
         try:
-            found = list(_from(wanted, entries))
+            found = list(_from(wanted, entries, datagrams=datagrams))
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
                 raise OSError(error.errno, "the kernel has no nf_conntrack_netlink") from error
@@ -38,13 +43,16 @@ def forget(addresses: Collection[str]) -> None:
             kernel.tell(b"".join(found[start : start + _BATCH]))
 
 
-def _from(wanted: set[bytes], entries: Iterable[bytes]) -> Iterator[bytes]:
+def _from(wanted: set[bytes], entries: Iterable[bytes], *, datagrams: bool) -> Iterator[bytes]:
     """The requests that delete those entries: each is named by its original direction, zone and id."""
     for entry in entries:
         if not any(address in entry for address in wanted):  # taking it apart is the slow part
             continue
         found = dict(nfnetlink.attributes(entry))
         reply = dict(nfnetlink.attributes(found.get(_REPLY, b"")))
+        protocol = dict(nfnetlink.attributes(reply.get(_PROTOCOL, b""))).get(_NUMBER)
+        if datagrams and protocol != _UDP:
+            continue
         if dict(nfnetlink.attributes(reply.get(_IP, b""))).get(_SOURCE) in wanted:
             name = nfnetlink.attribute(_ORIGINAL | _NESTED, found[_ORIGINAL])
             name += b"".join(nfnetlink.attribute(kind, found[kind]) for kind in (_ID, _ZONE) if kind in found)

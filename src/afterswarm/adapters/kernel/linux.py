@@ -57,10 +57,12 @@ class LinuxKernel:
     async def returning(self) -> bool:
         return await self._do(routing.sees_bridged)
 
-    async def forget_flows(self, addresses: Collection[str], *, netns_pid: int | None = None) -> None:
+    async def forget_flows(
+        self, addresses: Collection[str], *, netns_pid: int | None = None, datagrams: bool = False
+    ) -> None:
         def forget() -> None:
             with inside(netns_pid):
-                flows.forget(addresses)
+                flows.forget(addresses, datagrams=datagrams)
 
         await self._do(forget)
 

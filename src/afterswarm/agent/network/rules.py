@@ -39,6 +39,7 @@ class Rules:
         self._guarded = guarded
         self._repairs = repairs
         self._routed: dict[str, str] = {}  # address -> node, of every target of the last rules
+        self._chosen: frozenset[str] = frozenset()  # addresses of those among them that took new connections
         self._routed_lost: frozenset[str] = frozenset()
 
     async def started(self, task: Task, pid: int, redirect: tuple[str, ...]) -> None:
@@ -76,18 +77,26 @@ class Rules:
         await self._kernel.apply(nftables.NOTHING)
 
     async def forget(self, routes: Iterable[Route]) -> None:
-        """Flows to tasks that are gone or on hosts that are lost: their next packet is balanced anew."""
+        """Flows to tasks that are gone or on hosts that are lost: their next packet is balanced anew.
+
+        A connection to a task that takes no new ones goes on until it ends. UDP knows no end: a client that keeps its
+        socket would follow the task into the grave, so its next datagram goes to another one at once.
+        """
+        routes = list(routes)
         before, self._routed = self._routed, _addresses(routes)
+        chosen, self._chosen = self._chosen, frozenset(_addresses(routes, chosen=True))
         lost = self._silence.lost
         fallen = frozenset() if self._silence.all_lost else lost - self._routed_lost
         self._routed_lost = lost
         gone = {a for a, node in before.items() if a not in self._routed}
         gone |= {a for a, node in self._routed.items() if node in fallen}
-        if not gone:
-            return
-        await self._guarded("flows", self._kernel.forget_flows(gone), kind=RULES)
-        for task_id, live in sorted(self.live.items()):
-            await self._guarded(f"flows of task {task_id}", self._forget_in(task_id, live, gone), kind=RULES)
+        for addresses, datagrams in ((gone, False), (chosen - self._chosen - gone, True)):
+            if not addresses:
+                continue
+            await self._guarded("flows", self._kernel.forget_flows(addresses, datagrams=datagrams), kind=RULES)
+            for task_id, live in sorted(self.live.items()):
+                forgotten = self._forget_in(task_id, live, addresses, datagrams=datagrams)
+                await self._guarded(f"flows of task {task_id}", forgotten, kind=RULES)
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
@@ -125,9 +134,9 @@ class Rules:
             return None
         return nftables.Names(gateway, known[0].address.partition("/")[0], live.redirect)
 
-    async def _forget_in(self, task_id: str, live: Live, addresses: Collection[str]) -> None:
+    async def _forget_in(self, task_id: str, live: Live, addresses: Collection[str], *, datagrams: bool) -> None:
         try:
-            await self._kernel.forget_flows(addresses, netns_pid=live.pid)
+            await self._kernel.forget_flows(addresses, netns_pid=live.pid, datagrams=datagrams)
         except ProcessLookupError:
             self._drop(task_id, live)
 
@@ -136,5 +145,12 @@ class Rules:
             del self.live[task_id]
 
 
-def _addresses(routes: Iterable[Route]) -> dict[str, str]:
-    return {address: t.node_id for route in routes for t in route.targets for address in t.addresses.values()}
+def _addresses(routes: Iterable[Route], *, chosen: bool = False) -> dict[str, str]:
+    """Address -> node of every target. `chosen`: of those that take new connections."""
+    return {
+        address: target.node_id
+        for route in routes
+        for target in route.targets
+        if not chosen or (target.ready and not target.draining)
+        for address in target.addresses.values()
+    }

@@ -6,8 +6,8 @@ the overlay with the entry's gateway as its sender; that host notes by connectio
 mark are routed to that gateway, which undoes its translation. One rule and one table of one route for each other host.
 
 A client may use one port of its own towards two hosts, and both may choose the same container: to that these would be
-one connection. So what each entry sends is kept apart (a conntrack zone for its direction); answers are in one zone, for
-which the kernel finds the second one another port.
+one connection. So what each entry sends is kept apart (a conntrack zone for its direction); answers are in one zone,
+for which the kernel finds the second one another port.
 """
 
 from __future__ import annotations
