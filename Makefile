@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 RUN_PACKAGES := docker.io etcd-server docker-registry iptables nftables iproute2 conntrack libnftables1 \
-	mmdebstrap procps hostname ca-certificates python3-venv
+	wireguard-go wireguard-tools mmdebstrap procps hostname ca-certificates python3-venv
 TEST_PACKAGES := $(RUN_PACKAGES) busybox-static prometheus postgresql
 
 .PHONY: demo test bench fuzz lint unit compatibility lab-down clean

@@ -144,6 +144,18 @@ class Kernel(Protocol):
     async def sync_returns(self, returns: Sequence[Json]) -> list[Difference]:
         """Make the ways back to other hosts exactly these (see `core.dataplane.paths`). What was not so is returned."""
 
+    async def key_pair(self, private: str = "") -> tuple[str, str]:
+        """A WireGuard key, this private one or a fresh one, and its public half.
+
+        Raises `OSError` with the reason where this host cannot encrypt.
+        """
+
+    async def sync_wireguard(self, tunnel: Json | None, private: str = "") -> list[Difference]:
+        """Make the device of the encrypted networks this one (`core.dataplane.wireguard`); `None`: have none."""
+
+    async def underlay(self, address: str) -> int:
+        """The MTU of the device that has this address; 0 when none has, or none that leads anywhere."""
+
     async def source(self, *, netns_pid: int) -> str:
         """The address that a container speaks from when it takes its default route; "" without one."""
 

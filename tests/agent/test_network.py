@@ -6,11 +6,14 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from afterswarm.agent.network import bridges, network, silence
+from afterswarm.agent.network.keys import Keys
 from afterswarm.agent.network.network import Network
 from afterswarm.core.dataplane import nftables
 from afterswarm.model.network import LABEL, NetworkSpec
@@ -74,7 +77,7 @@ class Host:
         self.silent: set[str] = set()
         self.network = self.daemon()
 
-    def daemon(self) -> Network:
+    def daemon(self, keys: Keys | None = None) -> Network:
         return Network(
             engine=self.engine,
             kernel=self.kernel,
@@ -82,6 +85,7 @@ class Host:
             clock=self.clock,
             heard=self.heard,
             applied=self.applied.append,
+            keys=keys,
         )
 
     async def beat(self) -> None:
@@ -164,6 +168,75 @@ async def test_a_container_is_given_its_place(host: Host) -> None:
         assert host.network.dns(Task(id="x")) == []
         await host.network.started(task(11), 111)
         assert host.virtual() == ["10.0.1.11"], "its rules are there when `started` returns"
+
+
+SEALED = msgspec.structs.replace(
+    overlay("sealed", 2), spec=NetworkSpec(name="sealed", options={"encrypted": ""}), gateways={"n1": "10.0.2.251"}
+)
+
+
+async def test_an_encrypted_network_has_its_tunnel_before_its_container(host: Host, tmp_path: Path) -> None:
+    keys = Keys(host.kernel, tmp_path / "key")
+    assert await keys.look()
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+    again = Keys(host.kernel, tmp_path / "key")
+    await again.look()
+    assert (again.public, again.private) == (keys.public, keys.private), "it stays the same"
+    host.network = host.daemon(keys)
+    peers = [replace(p, wireguard=keys.public) if p.node_id == "n1" else p for p in PEERS]
+    async with host.running():
+        host.network.want(replace(wanted(networks=(INGRESS, BACKEND)), peers=peers))
+        await asyncio.sleep(1)
+        assert host.kernel.wireguard is None, "nothing runs that nobody needs"
+        host.network.want(Wanted(rev=2, networks=[INGRESS, SEALED]))
+        [(name, _)] = await host.network.prepare(task(11, SEALED))
+        assert name == "sealed"
+        assert host.kernel.wireguard
+        assert host.kernel.links["asxsealed0000"]["via"] == "as-wireguard"
+        host.network.want(Wanted(rev=3, networks=[INGRESS]))
+        await asyncio.sleep(1)
+        assert host.kernel.wireguard is None
+        keys.forget()
+        assert not (tmp_path / "key").exists()
+
+
+async def test_a_host_that_cannot_encrypt_says_why(host: Host, tmp_path: Path) -> None:
+    """And the rest of its network goes on."""
+    host.kernel.cannot_encrypt = "there is no wireguard-go"
+    keys = Keys(host.kernel, tmp_path / "key")
+    assert not await keys.look()
+    host.network = host.daemon(keys)
+    why = "network sealed is encrypted, and this node cannot encrypt: there is no wireguard-go"
+    async with host.running():
+        host.network.want(wanted(networks=(INGRESS, replace(SEALED, gateways={}))))
+        with pytest.raises(EngineError, match=why):
+            await host.network.prepare(task(11, SEALED))
+        host.network.want(wanted(rev=2, networks=(INGRESS, BACKEND, SEALED)))  # it had a place, from better days
+        with pytest.raises(EngineError, match="there is no wireguard-go"):
+            await host.network.prepare(task(11, SEALED))
+        assert await host.network.prepare(task(11, BACKEND))
+        assert set(host.kernel.links) == {"asxingress000", "asxbackend000"}
+        host.kernel.cannot_encrypt = ""
+        assert await keys.look(), "it was installed meanwhile"
+
+
+async def test_networks_follow_the_smallest_wire_but_not_under_their_containers(host: Host) -> None:
+    async with host.running():
+        host.network.want(replace(wanted(), peers=[replace(p, mtu=9000) for p in PEERS]))
+        await asyncio.sleep(1)
+
+        def sizes() -> list[str]:
+            return sorted(net["Options"]["com.docker.network.driver.mtu"] for net in host.engine.nets.values())
+
+        assert sizes() == ["8950", "8950"]
+        host.engine.images.add("i")
+        inside = {"Image": "i", "NetworkingConfig": {"EndpointsConfig": {"backend": {}}}}
+        await host.engine.start(await host.engine.create("c", inside))
+        peers = [replace(p, mtu=9000 if p.node_id != "n3" else 1500) for p in PEERS]
+        host.network.want(Wanted(rev=2, peers=peers))
+        await asyncio.sleep(10)
+        assert sizes() == ["1450", "8950"]
+        assert host.kernel.links["asxbackend000"]["mtu"] == 8950
 
 
 async def test_a_task_waits_a_moment_for_its_network(host: Host) -> None:
@@ -302,9 +375,12 @@ async def test_a_kernel_that_refuses_is_asked_again(host: Host, caplog: pytest.L
         await asyncio.sleep(30)
         assert host.applied == []
         said = [r.message for r in caplog.records if "no such luck" in r.message]
-        assert sorted(said) == ["links: no such luck", "rules: no such luck", "ways back: no such luck"], (
-            "once, not at every try"
-        )
+        assert sorted(said) == [
+            "encryption: no such luck",
+            "links: no such luck",
+            "rules: no such luck",
+            "ways back: no such luck",
+        ], "once, not at every try"
         host.kernel.broken = ""
         await asyncio.sleep(network.REPAIR + 1)
         assert host.published() == ["10.0.0.11"]

@@ -103,7 +103,9 @@ class HostKernel:
     """The real adapter in a process in a host's namespace, as a daemon would have it."""
 
     def __init__(self, host: Namespace) -> None:
-        command = ["nsenter", f"--net=/proc/{host.pid}/ns/net", sys.executable, "-c", KERNEL]
+        """With a /run of its own: hosts on one machine would find each other's sockets there."""
+        program = ["sh", "-c", 'mount -t tmpfs tmpfs /run && exec "$@"', "sh", sys.executable, "-c", KERNEL]
+        command = ["nsenter", f"--net=/proc/{host.pid}/ns/net", "unshare", "--mount", *program]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     async def apply(self, ruleset: str, *, netns_pid: int | None = None) -> list[Difference]:
@@ -114,6 +116,16 @@ class HostKernel:
 
     async def sync_returns(self, returns: Sequence[Json]) -> list[Difference]:
         return [Difference(*each) for each in self._call("sync_returns", list(returns))]
+
+    async def key_pair(self, private: str = "") -> tuple[str, str]:
+        private, public = self._call("key_pair", private)
+        return private, public
+
+    async def sync_wireguard(self, tunnel: Json | None, private: str = "") -> list[Difference]:
+        return [Difference(*each) for each in self._call("sync_wireguard", tunnel, private)]
+
+    async def underlay(self, address: str) -> int:
+        return int(self._call("underlay", address))
 
     async def source(self, *, netns_pid: int) -> str:
         return str(self._call("source", netns_pid=netns_pid))
@@ -137,6 +149,8 @@ class HostKernel:
         return said[0]
 
     def close(self) -> None:
+        if self._process.poll() is None:
+            self._call("sync_wireguard", None)  # what it started outlives it
         self._process.kill()
         self._process.communicate()
 

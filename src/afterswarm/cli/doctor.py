@@ -14,6 +14,7 @@ import msgspec
 from afterswarm.agent.beats.beats import PORT as BEATS
 from afterswarm.cli import probes
 from afterswarm.cli.probes import NOBODY, OPEN, SILENT
+from afterswarm.core.dataplane.wireguard import PORT as WIREGUARD
 from afterswarm.model.enrolment import PORT
 
 STORE = 2380  # etcd, between managers
@@ -82,6 +83,12 @@ def kernel() -> Iterator[Finding]:
         lack = probes.kernel_lacks(feature)
         advice = "load or build the kernel's module (modprobe vxlan br_netfilter nf_conntrack nf_tables)"
         yield judged(not lack, f"kernel: {feature}" + (f" ({lack})" if lack else ""), advice)
+    lack = probes.encryption_lacks()
+    if lack:
+        advice = "only networks with --opt encrypted need it: apt-get install wireguard-go wireguard-tools"
+        yield Finding(Mark.NOTE, f"encryption: {lack}", advice)
+    else:
+        yield Finding(Mark.OK, "encryption: WireGuard")
 
 
 def engine(path: str) -> Iterator[Finding]:
@@ -121,7 +128,7 @@ def daemon(swarm: dict[str, Any] | None, listen: str) -> Iterator[Finding]:
     advice = "start it: systemctl start afterswarm, or afterswarm daemon"
     yield Finding(Mark.NOTE, f"daemon: not running ({listen} does not answer)", advice)
     tcp, udp = socket.SOCK_STREAM, socket.SOCK_DGRAM
-    for port, kind in {PORT: tcp, STORE: tcp, VXLAN: udp, BEATS: udp}.items():
+    for port, kind in {PORT: tcp, STORE: tcp, VXLAN: udp, BEATS: udp, WIREGUARD: udp}.items():
         taken = probes.bound_by_others(port, kind)
         name = f"port {port}/{'tcp' if kind == tcp else 'udp'}"
         advice = f"see who has it: ss -lnp 'sport = :{port}'"
@@ -142,6 +149,7 @@ def peer(address: str, listen: str) -> Iterator[Finding]:
     gateway = member["Gateway"] if member and not member["Self"] else ""
     probed = probes.tcp(gateway, DNS) if gateway else probes.udp(address, VXLAN)
     yield tunnel(address, gateway, probed, own=bool(member and member["Self"]))
+    yield encryption(address, probes.udp(address, WIREGUARD))
     yield clock(address, probes.clock_offset(address))
 
 
@@ -185,6 +193,15 @@ def tunnel(address: str, gateway: str, probed: str, *, own: bool) -> Finding:
         return Finding(Mark.OK, f"{name}: reachable")
     why = "no answer: an open port and a closed firewall can be told apart only once both hosts are nodes"
     return Finding(Mark.NOTE, f"{name}: {why}", advice)
+
+
+def encryption(address: str, probed: str) -> Finding:
+    """WireGuard answers nobody whom it does not know, so silence says little."""
+    name = f"port {WIREGUARD}/udp (encrypted networks) of {address}"
+    if probed == NOBODY:
+        return Finding(Mark.OK, f"{name}: reachable; nothing is encrypted there now")
+    why = "no answer: WireGuard, or a closed firewall"
+    return Finding(Mark.NOTE, f"{name}: {why}", f"if networks are encrypted, open {WIREGUARD}/udp between the hosts")
 
 
 def clock(address: str, offset: float | None) -> Finding:

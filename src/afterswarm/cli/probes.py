@@ -13,6 +13,7 @@ import subprocess
 import time
 from typing import Any
 
+from afterswarm.adapters.kernel import wireguard
 from afterswarm.model.enrolment import PORT, TIME
 
 TIMEOUT = 2.0  # seconds for an answer of another host
@@ -49,6 +50,15 @@ def kernel_lacks(feature: str) -> str:
     argv = ["unshare", "--net", *KERNEL[feature]]
     done = subprocess.run(argv, input=_RULES, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it was refused"])[0]
+
+
+def encryption_lacks() -> str:
+    """ "" when this host can be in encrypted networks, else what is missing."""
+    try:
+        wireguard.key_pair("")
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def missing_programs() -> list[str]:

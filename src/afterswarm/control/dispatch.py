@@ -216,6 +216,8 @@ class Dispatcher:
             port=hello.port,
             data_path=hello.data_path,
             returns=hello.returns,
+            wireguard=hello.wireguard,
+            mtu=hello.mtu,
             session_with=self._me,
             member_id=hello.member_id,
             trust=hello.trust,

@@ -198,6 +198,8 @@ def peers(snap: Snapshot) -> list[Peer]:
                 manager=node.role == Role.MANAGER,
                 up=node.state != NodeState.DOWN,
                 returns=report.returns,
+                wireguard=report.wireguard,
+                mtu=report.mtu,
             )
         )
     return found

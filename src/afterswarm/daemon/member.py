@@ -20,6 +20,7 @@ from afterswarm.agent import describe
 from afterswarm.agent.beats.beats import Beats
 from afterswarm.agent.containers.worker import Worker
 from afterswarm.agent.network.guests import Guests
+from afterswarm.agent.network.keys import Keys
 from afterswarm.agent.network.network import Network
 from afterswarm.agent.network.resolver import Resolver
 from afterswarm.agent.session import Session
@@ -84,6 +85,8 @@ class Member:
         driver = DockerEngine(engine)
         self._kernel = LinuxKernel()
         self._returns = False
+        self._mtu = 0  # of the device that carries the data path
+        self._keys = Keys(self._kernel, config.state / "wireguard.key")
         self._network = Network(
             engine=driver,
             kernel=self._kernel,
@@ -93,6 +96,7 @@ class Member:
             applied=self._applied,
             acknowledge=self._beats.acknowledge,
             routed=self._beats.routed,
+            keys=self._keys,
         )
         self._resolver = Resolver(
             zone=lambda: self._network.zone,
@@ -196,6 +200,7 @@ class Member:
                 self._description = await self._describe()
                 self._worker.here(self._description)
                 self._returns = await self._kernel.returning()
+                await self._look_at_the_wire()
                 if not self._returns:
                     log.warning("no br_netfilter in this kernel: tasks here see other hosts' addresses, not clients'")
                 tasks += [
@@ -225,6 +230,7 @@ class Member:
         """Take networks, tunnels and rules away, and beat no more. After `run` has ended."""
         self._beats.clear()
         await self._network.clear()
+        self._keys.forget()
 
     # ---- what the manager says -----------------------------------------------------------------------------------
 
@@ -262,12 +268,22 @@ class Member:
             port=0 if self._identity.port == PORT else self._identity.port,
             data_path=self._identity.data_path,
             returns=self._returns,
+            wireguard=self._keys.public,
+            mtu=self._mtu,
             version=__version__,
             trust=self.manager.trust if self.manager else self._credentials.trust,
             issuer=self._identity.issuer,
         )
 
+    async def _look_at_the_wire(self) -> bool:
+        """Whether what this host says of it has changed."""
+        path = self._identity.data_path or self._identity.address
+        before, self._mtu = self._mtu, await self._kernel.underlay(path)
+        return await self._keys.look() or self._mtu != before
+
     async def _look(self) -> Description:
+        if await self._look_at_the_wire():
+            self._session.greet()
         return await describe.describe(DockerEngine(self._client))
 
     def _described(self, found: Description) -> None:

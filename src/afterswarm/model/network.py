@@ -7,6 +7,7 @@ from afterswarm.model.service import Driver
 
 LABEL = "io.afterswarm.network"  # on an engine's networks that carry a part of ours; the value is our network's id
 MTU = "com.docker.network.driver.mtu"
+ENCRYPTED = "encrypted"
 VXLANS = "com.docker.network.driver.overlay.vxlanid_list"
 PREDEFINED = frozenset({"host", "bridge", "none"})  # every engine has them; stored by name, no address of ours
 
@@ -60,6 +61,11 @@ class Network(Obj, frozen=True):
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @property
+    def encrypted(self) -> bool:
+        """Its packets travel between hosts through WireGuard only. The option's mere presence means yes."""
+        return self.spec.options.get(ENCRYPTED, "false") != "false"
 
     @property
     def node_local(self) -> bool:

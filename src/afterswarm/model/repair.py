@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-LINKS, FDB, RULES, FIREWALL, ROUTES, SETTINGS, NETWORKS, DNS = KINDS = (
+LINKS, FDB, RULES, FIREWALL, ROUTES, SETTINGS, NETWORKS, DNS, ENCRYPTION = KINDS = (
     "links",  # VXLAN devices and bridges: there, on each other, up, with their MTU and addresses
     "fdb",  # where the tunnels and bridges find an address
     "rules",  # our nftables tables, on the host and in containers' namespaces
@@ -13,6 +13,7 @@ LINKS, FDB, RULES, FIREWALL, ROUTES, SETTINGS, NETWORKS, DNS = KINDS = (
     "settings",  # the kernel's own, below /proc/sys
     "networks",  # those of the engine
     "dns",  # where names are answered
+    "encryption",  # the WireGuard device, its process and its peers
 )
 
 

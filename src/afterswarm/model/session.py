@@ -40,6 +40,8 @@ class Peer(Part, frozen=True):
     manager: bool = False  # its role; it may be asked for a session
     up: bool = True  # False: the managers' verdict is that it is down
     returns: bool = False  # its kernel sends answers back through the host that the connection came through
+    wireguard: str = ""  # its public key; "" when it cannot take part in encrypted networks
+    mtu: int = 0  # of the device that carries its data path; 0: it has not said
 
 
 class Target(Part, frozen=True):
@@ -145,6 +147,8 @@ class Hello(Message, frozen=True):
     data_path: str = ""
     member_id: str = ""
     returns: bool = False  # see `Peer`
+    wireguard: str = ""  # see `Peer`
+    mtu: int = 0  # see `Peer`
     version: str = ""
     trust: str = ""  # digests, as in `NodeReport`
     issuer: str = ""

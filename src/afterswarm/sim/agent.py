@@ -11,6 +11,7 @@ import msgspec
 
 from afterswarm.agent.containers.files import Files
 from afterswarm.agent.containers.worker import Worker
+from afterswarm.agent.network.keys import Keys
 from afterswarm.agent.network.network import Network
 from afterswarm.agent.session import Session
 from afterswarm.core.trust.certificate import UNIT
@@ -93,6 +94,8 @@ class SimAgent:
         """The daemon's life. Containers outlive it, as in life."""
         async with asyncio.TaskGroup() as group:
             session: Session
+            keys = Keys(self.kernel, self._run_dir / "wireguard.key")
+            await keys.look()
             network = Network(
                 engine=self.engine,
                 kernel=self.kernel,
@@ -102,6 +105,7 @@ class SimAgent:
                 applied=lambda rev: session.applied(rev),  # noqa: PLW0108 - there is none yet
                 acknowledge=lambda rev: self._routed.__setitem__(self.said.id, rev),
                 routed=self._routed,
+                keys=keys,
             )
             worker = Worker(
                 engine=self.engine,
@@ -130,6 +134,7 @@ class SimAgent:
                 hello=lambda: Hello(
                     description=self.said.description,
                     address=self.said.address,
+                    wireguard=keys.public,
                     trust=self.said.trust,
                     issuer=self.said.issuer,
                 ),

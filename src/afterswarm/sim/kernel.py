@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Collection, Sequence
+from hashlib import sha256
 
-from afterswarm.model.repair import FDB, LINKS, ROUTES, RULES, Difference
+from afterswarm.model.repair import ENCRYPTION, FDB, LINKS, ROUTES, RULES, Difference
 from afterswarm.ports import Json
 
 
@@ -22,6 +24,9 @@ class SimKernel:
         self.links: dict[str, Json] = {}
         self.returns: list[Json] = []
         self.sources: dict[int, str] = {}  # pid -> address
+        self.wireguard: Json | None = None
+        self.cannot_encrypt = ""  # why not
+        self.underlays: dict[str, int] = {}  # address -> MTU
         self.forgotten: list[tuple[int | None, frozenset[str]]] = []
         self.moved: list[tuple[int | None, frozenset[str]]] = []
         self.writes = 0  # calls that changed something
@@ -53,6 +58,23 @@ class SimKernel:
         before, self.returns = self.returns, list(returns)
         self.writes += before != self.returns
         return [Difference(ROUTES, "the ways back were others")] if before != self.returns else []
+
+    async def key_pair(self, private: str = "") -> tuple[str, str]:
+        if self.cannot_encrypt:
+            raise OSError(self.cannot_encrypt)
+        private = private or f"private {id(self)}"
+        return private, b64encode(sha256(private.encode()).digest()).decode()
+
+    async def sync_wireguard(self, tunnel: Json | None, private: str = "") -> list[Difference]:  # noqa: ARG002
+        self._check(None)
+        if tunnel is not None and self.cannot_encrypt:
+            raise OSError(self.cannot_encrypt)
+        before, self.wireguard = self.wireguard, tunnel
+        self.writes += before != tunnel
+        return [Difference(ENCRYPTION, "the device was another")] if before != tunnel else []
+
+    async def underlay(self, address: str) -> int:
+        return self.underlays.get(address, 0)
 
     async def source(self, *, netns_pid: int) -> str:
         self._check(netns_pid)

@@ -98,10 +98,10 @@ async def test_nw_02_options(live: Any, cli: Any, eventually: Any) -> None:
     assert "vxlan id 4999 is in use" in words
 
 
-@pytest.mark.row("NW-02", differs="`--opt encrypted` is refused, since traffic would cross the wire in clear")
+@pytest.mark.row("NW-02")
 async def test_nw_02_encrypted(api: Any, cli: Any) -> None:
-    words = await cli.fails("network", "create", "-d", "overlay", "--opt", "encrypted", "secret")
-    assert "encrypted overlay networks are not supported yet" in words
+    await cli("network", "create", "-d", "overlay", "--opt", "encrypted", "secret")
+    assert "encrypted" in (await inspect(cli, "secret"))["Options"]
 
 
 @pytest.mark.row("NW-19", differs="`--ipv6` on an overlay network is refused; Docker's ingress has no IPv6 either")

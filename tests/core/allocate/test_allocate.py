@@ -206,6 +206,20 @@ def test_nodes_that_come_get_a_gateway_and_those_that_go_give_theirs_back() -> N
     assert world.network("a").gateways == {"n2": "10.0.0.253", "n3": "10.0.0.252", "n4": "10.0.0.254"}
 
 
+def test_a_node_that_cannot_encrypt_has_no_place_in_an_encrypted_network() -> None:
+    sealed = Network(id="a", spec=NetworkSpec(name="a", options={"encrypted": ""}))
+    said = [NodeReport(id=f"n{n}", wireguard=key) for n, key in ((1, "k1"), (2, ""))]  # of n3 nothing is known
+    world = World(CLUSTER_OBJECT, *NODES, *said, sealed)
+    world.settle()
+    assert list(world.network("a").gateways) == ["n1"]
+    able = replace(said[1], wireguard="k2")
+    assert list(allocate.keys_of(Change(said[1], able))) == [CLUSTER]
+    assert list(allocate.keys_of(Change(able, replace(able, address="10.0.0.1")))) == []
+    world.put(able)
+    world.settle()
+    assert list(world.network("a").gateways) == ["n1", "n2"]
+
+
 def test_a_network_that_is_being_removed_is_left_alone() -> None:
     world = World(CLUSTER_OBJECT, *NODES, replace(network("a"), pending_delete=True))
     assert not world.turn(CLUSTER).changes

@@ -9,11 +9,12 @@ from typing import TypeVar
 
 import msgspec
 
-from afterswarm.adapters.kernel import bridges, flows, netlink, routing
+from afterswarm.adapters.kernel import bridges, flows, netlink, routing, wireguard
 from afterswarm.adapters.kernel.namespaces import inside
 from afterswarm.adapters.kernel.nft import Rulesets
 from afterswarm.core.dataplane.paths import Return
 from afterswarm.core.dataplane.vxlan import Link
+from afterswarm.core.dataplane.wireguard import Tunnel
 from afterswarm.model.repair import RULES, Difference
 from afterswarm.ports import Json
 
@@ -46,6 +47,16 @@ class LinuxKernel:
     async def sync_returns(self, returns: Sequence[Json]) -> list[Difference]:
         wanted = [msgspec.convert(each, Return) for each in returns]
         return await self._do(lambda: routing.sync(wanted))
+
+    async def key_pair(self, private: str = "") -> tuple[str, str]:
+        return await self._do(lambda: wireguard.key_pair(private))
+
+    async def sync_wireguard(self, tunnel: Json | None, private: str = "") -> list[Difference]:
+        wanted = None if tunnel is None else msgspec.convert(tunnel, Tunnel)
+        return await self._do(lambda: wireguard.sync(wanted, private))
+
+    async def underlay(self, address: str) -> int:
+        return await self._do(lambda: netlink.underlay(address))
 
     async def source(self, *, netns_pid: int) -> str:
         def look() -> str:

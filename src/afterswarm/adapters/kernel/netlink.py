@@ -36,7 +36,9 @@ def sync(wanted: Collection[Link]) -> list[Difference]:
 
 
 def _sync(wanted: Collection[Link], bridges: dict[str, str]) -> list[Difference]:
-    wanted = [link for link in wanted if link.bridge in bridges]
+    below = _below(wanted)
+    wanted = [link for link in wanted if link.bridge in bridges and (not link.via or link.via in below)]
+    by = {link.name: f" via {link.via}" for link in wanted if link.via}  # of what goes, too: the device is the same
     fdb = _forwarding()
     links, forwarding = [], []
     steps = diff.steps(_devices(bridges, fdb), wanted)
@@ -47,13 +49,14 @@ def _sync(wanted: Collection[Link], bridges: dict[str, str]) -> list[Difference]
                 links.append(f"link del dev {name}")
             case diff.Create(link):
                 how = f"id {link.vni} local {link.local} dstport {link.port} nolearning"
+                how += f" dev {link.via}" if link.via else ""
                 links += [f"link add {link.name} type vxlan {how}", *_settings(link)]
             case diff.Adjust(link):
                 links += _settings(link)
             case diff.Learn(name, mac, host):
-                forwarding.append(f"fdb append {mac} dev {name} dst {host} self permanent")
+                forwarding.append(f"fdb append {mac} dev {name} dst {host}{by.get(name, '')} self permanent")
             case diff.Unlearn(name, mac, host):
-                forwarding.append(f"fdb del {mac} dev {name} dst {host} self permanent")
+                forwarding.append(f"fdb del {mac} dev {name} dst {host}{by.get(name, '')} self permanent")
     kept = {e["ifname"] for e in fdb}
     for link in wanted:
         behind = {mac for mac, _ in link.fdb if mac != EVERYBODY}
@@ -68,6 +71,21 @@ def _sync(wanted: Collection[Link], bridges: dict[str, str]) -> list[Difference]
     if forwarding:
         run("bridge", "-batch", "-", stdin="\n".join(forwarding) + "\n")
     return found
+
+
+def _below(wanted: Collection[Link]) -> set[str]:
+    """The devices there are that some of these stand on."""
+    if not any(link.via for link in wanted):
+        return set()
+    return {found["ifname"] for found in _json("ip", "-j", "link", "show")} & {link.via for link in wanted}
+
+
+def underlay(address: str) -> int:
+    """Of a device that leads somewhere: on the loopback an address has no wire of its own."""
+    for link in _json("ip", "-j", "address", "show"):
+        if "LOOPBACK" not in link["flags"] and any(a.get("local") == address for a in link.get("addr_info", ())):
+            return int(link["mtu"])
+    return 0
 
 
 def _settings(link: Link) -> list[str]:
@@ -113,7 +131,8 @@ def _device(link: dict[str, Any], bridges: dict[str, str], fdb: tuple[tuple[str,
     return Link(
         name=link["ifname"],
         vni=data.get("id", 0),
-        local=data.get("local", ""),
+        local=data.get("local") or data.get("local6", ""),
+        via=data.get("link", ""),
         port=data.get("port", 0),
         mtu=link["mtu"],
         bridge=bridge,

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Collection
 
 from afterswarm.core.dataplane import bridge
-from afterswarm.core.dataplane.vxlan import MTU
 from afterswarm.model.network import LABEL, Network
 from afterswarm.ports import Clock, Engine, EngineError, Json
 
@@ -20,25 +19,26 @@ RETRY = 0.2
 class Bridges:
     """`present` holds the ids of networks that the engine had when last seen."""
 
-    def __init__(self, *, engine: Engine, clock: Clock, node_id: str, mtu: int = MTU) -> None:
+    def __init__(self, *, engine: Engine, clock: Clock, node_id: str) -> None:
         self.present: set[str] = set()
         self._engine = engine
         self._clock = clock
         self._node_id = node_id
-        self._mtu = mtu
+        self._too_late: dict[str, int] = {}  # network id -> MTU that it could not get, since it was in use
         self._one_at_a_time = asyncio.Lock()
 
-    async def ensure(self, network: Network) -> bool:
+    async def ensure(self, network: Network, mtu: int) -> bool:
         """The engine has the network, as it should be; true when it was made just now.
 
         Raises `EngineError`, `EngineGone`.
         """
-        wanted = bridge.body(network, network.gateways[self._node_id], self._mtu)
+        wanted = bridge.body(network, network.gateways[self._node_id], mtu)
         deadline = self._clock.now() + PATIENCE
         while True:
             async with self._one_at_a_time:
                 ours = await self._engine.networks(LABEL)
-                if any(bridge.fits(found, wanted) for found in ours):
+                fitting = next((found for found in ours if bridge.fits(found, wanted, size=False)), None)
+                if fitting and (bridge.fits(fitting, wanted) or not await self._resized(fitting, network, mtu)):
                     self.present.add(network.id)
                     return False
                 self.present.discard(network.id)
@@ -72,6 +72,16 @@ class Bridges:
                 network_id = found["Labels"][LABEL]
                 if network_id not in ids and await self._remove(found):
                     self.present.discard(network_id)
+
+    async def _resized(self, found: Json, network: Network, mtu: int) -> bool:
+        """Whether it is gone, to be made anew. One in use stays: its containers are worth more than its size."""
+        if self._too_late.get(network.id) == mtu:
+            return False
+        if await self._remove(found):
+            return True
+        self._too_late[network.id] = mtu
+        log.warning("network %s keeps its MTU, since containers are in it; it should be %d", network.name, mtu)
+        return False
 
     async def _remove(self, found: Json) -> bool:
         """False: still in use."""

@@ -16,16 +16,17 @@ from collections.abc import Callable, Mapping
 from afterswarm.agent.network.bridges import Bridges
 from afterswarm.agent.network.drains import Drains
 from afterswarm.agent.network.guarded import Guarded
+from afterswarm.agent.network.keys import Keys
 from afterswarm.agent.network.orders import Orders
 from afterswarm.agent.network.repairs import Repairs
 from afterswarm.agent.network.rules import Rules
 from afterswarm.agent.network.silence import Silence
 from afterswarm.agent.network.tunnels import Tunnels
-from afterswarm.core.dataplane import vxlan
+from afterswarm.core.dataplane import sizes, vxlan
 from afterswarm.core.dns import Zone
 from afterswarm.core.host.guests import as_tasks
 from afterswarm.model.network import Network as Overlay
-from afterswarm.model.repair import LINKS, NETWORKS, ROUTES, RULES
+from afterswarm.model.repair import ENCRYPTION, LINKS, NETWORKS, ROUTES, RULES
 from afterswarm.model.session import Wanted
 from afterswarm.model.task import Task
 from afterswarm.ports import Clock, Engine, EngineError, Json, Kernel
@@ -54,7 +55,7 @@ class Network:
         applied: Callable[[int], None] = lambda _rev: None,
         acknowledge: Callable[[int], None] = lambda _rev: None,
         routed: Mapping[str, int] | None = None,
-        mtu: int = vxlan.MTU,
+        keys: Keys | None = None,
     ) -> None:
         self.zone = Zone()
         self.applied = applied
@@ -69,14 +70,14 @@ class Network:
         self.repairs = Repairs(clock)
         self._guarded = Guarded(self.repairs)
         self._silence = Silence(clock, node_id, heard=heard, changed=self._routing_due.set)
-        self._bridges = Bridges(engine=engine, clock=clock, node_id=node_id, mtu=mtu)
+        self._bridges = Bridges(engine=engine, clock=clock, node_id=node_id)
         self._tunnels = Tunnels(
             kernel=kernel,
             orders=self._orders,
             node_id=node_id,
             present=self._bridges.present,
             repairs=self.repairs,
-            mtu=mtu,
+            keys=keys,
         )
         self._rules = Rules(
             kernel=kernel,
@@ -125,6 +126,7 @@ class Network:
 
     async def prepare(self, task: Task) -> list[tuple[str, Json]]:
         endpoints: list[tuple[str, Json]] = []
+        networks: list[Overlay] = []
         options = {n.target: n.driver_opts for n in task.spec.networks if n.driver_opts}
         for attachment in task.attachments:
             network = await self._known(attachment.network_id)
@@ -133,6 +135,7 @@ class Network:
                 endpoints.append((network.name, {}))
                 continue
             await self._ensure(network)
+            networks.append(network)
             address = attachment.address.partition("/")[0]
             endpoint: Json = {"IPAMConfig": {"IPv4Address": address}, "MacAddress": vxlan.container_mac(address)}
             if network.id in options:
@@ -140,6 +143,8 @@ class Network:
             endpoints.append((network.name, endpoint))
         if endpoints:
             try:
+                if any(network.encrypted for network in networks):
+                    await self._tunnels.seal()
                 await self._tunnels.sync_links()
             except OSError as error:
                 raise EngineError(500, f"cannot connect this node to the network: {error}") from error
@@ -183,6 +188,7 @@ class Network:
         await self._guarded("rules", self._rules.clear(), kind=RULES)
         await self._guarded("ways back", self._kernel.sync_returns([]), kind=ROUTES)
         await self._guarded("links", self._kernel.sync_links([]), kind=LINKS)
+        await self._guarded("encryption", self._kernel.sync_wireguard(None), kind=ENCRYPTION)
         await self._guarded("networks", self._bridges.keep(()), kind=NETWORKS)
 
     async def _plumb(self) -> None:
@@ -206,6 +212,9 @@ class Network:
                 continue
             rev, basis, silent, routes = orders.wanted.rev, orders.basis, self._silence.silent, orders.routes
             # first the way, then who is sent there: an address that has moved to another host is one to be found
+            await self._guarded(
+                "encryption", self._tunnels.seal(), kind=ENCRYPTION
+            )  # what is in the clear does without
             linked = await self._guarded("links", self._tunnels.sync_links(), kind=LINKS)
             led_back = await self._guarded("ways back", self._tunnels.sync_returns(), kind=ROUTES)
             ruled = await self._rules.apply()
@@ -236,11 +245,13 @@ class Network:
     async def _known(self, network_id: str) -> Overlay:
         deadline = self._clock.now() + PATIENCE
         while (network := self._orders.network(network_id)) is None:
+            if why := self._tunnels.refusal(network_id):
+                raise EngineError(500, why)
             if self._clock.now() >= deadline:
                 raise EngineError(404, f"network {network_id} not found")
             await self._clock.sleep(LOOK)
         return network
 
     async def _ensure(self, network: Overlay) -> None:
-        if await self._bridges.ensure(network):
+        if await self._bridges.ensure(network, sizes.of_containers(network, self._orders.peers)):
             self._tunnels.renewed()  # a new bridge, with nothing on it

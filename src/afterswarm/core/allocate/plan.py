@@ -23,7 +23,7 @@ from afterswarm.core.allocate.addresses import Pool, Subnets, Use, asked, in_the
 from afterswarm.model.base import Change, Plan
 from afterswarm.model.cluster import Cluster
 from afterswarm.model.network import PREDEFINED, Network
-from afterswarm.model.node import Node
+from afterswarm.model.node import Node, NodeReport
 from afterswarm.model.service import Endpoint, PortConfig, Service, TaskSpec, VirtualIP
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import Attachment, Task, TaskState
@@ -35,13 +35,15 @@ PENDING_MESSAGE = "pending task scheduling"
 
 
 def keys_of(change: Change) -> Iterator[str]:
-    """A network or service: itself. A node that comes or goes, the cluster: `CLUSTER`. A new task: its service."""
+    """A network or service: itself. A node that comes, goes or can encrypt now: `CLUSTER`. A new task: its service."""
     match change.obj:
         case Network(id=key) | Service(id=key):
             yield key
         case Task(service_id=key, state=TaskState.NEW) if change.new is not None:
             yield key
         case Node() if change.old is None or change.new is None:
+            yield CLUSTER
+        case NodeReport(wireguard=key) if not isinstance(change.old, NodeReport) or change.old.wireguard != key:
             yield CLUSTER
         case Cluster():
             yield CLUSTER
@@ -132,13 +134,18 @@ class _Work:
         gateways = {node: new.gateways[node] for node in sorted(self.snap.nodes) if node in new.gateways}
         if gateways != new.gateways:
             new = replace(new, gateways=gateways)
-        if missing := sorted(self.snap.nodes.keys() - gateways.keys()):
+        if missing := sorted(n for n in self.snap.nodes if n not in gateways and self._may_be_in(n, network)):
             pool = Pool(new, self.use[network.id])
             added = {node: address for node in missing if (address := pool.take_gateway())}
             new = replace(new, gateways=dict(sorted({**gateways, **added}.items())))
         if new != network:
             self.changes.append(Change(network, new))
             self.did.append(f"network {network.name} has {new.subnet} and {len(new.gateways)} gateways")
+
+    def _may_be_in(self, node: str, network: Network) -> bool:
+        """One that cannot encrypt gets no address: without, no daemon makes a link, whatever version it is of."""
+        report = self.snap.node_reports.get(node)
+        return not network.encrypted or bool(report and report.wireguard)
 
     def service(self, service: Service) -> None:
         if service.pending_delete:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from afterswarm.core.dataplane.vxlan import bridge_name, mtu_of
+from afterswarm.core.dataplane.vxlan import bridge_name
 from afterswarm.model.network import LABEL, Network
 from afterswarm.model.network import MTU as OPTION
 
@@ -25,7 +25,7 @@ def body(network: Network, gateway: str, mtu: int) -> dict[str, Any]:
         "IPAM": {"Driver": "default", "Config": [{"Subnet": network.subnet, "Gateway": gateway}]},
         "Options": {
             BRIDGE: bridge_name(network.id),
-            OPTION: str(mtu_of(network, mtu)),
+            OPTION: str(mtu),
             # outwards only; the engine's rule leaves alone what stays on the bridge
             "com.docker.network.bridge.enable_ip_masquerade": str(not network.spec.internal).lower(),
         },
@@ -58,13 +58,14 @@ def node_local(network: Network, configuration: dict[str, Any] | None = None) ->
     return made | {"Options": spec.options, "IPAM": ipam}
 
 
-def fits(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Whether an engine's network is what `body` asks for, in all that matters to containers."""
+def fits(found: dict[str, Any], wanted: dict[str, Any], *, size: bool = True) -> bool:
+    """Whether an engine's network is what `body` asks for, in all that matters to containers; its MTU unless `size`."""
+    options = {key: value for key, value in wanted["Options"].items() if size or key != OPTION}
     return (
         found.get("Name") == wanted["Name"]
         and bool(found.get("Internal")) == wanted["Internal"]
         and _pools(found) == _pools(wanted)
-        and all((found.get("Options") or {}).get(key) == value for key, value in wanted["Options"].items())
+        and all((found.get("Options") or {}).get(key) == value for key, value in options.items())
         and (found.get("Labels") or {}).get(LABEL) == wanted["Labels"][LABEL]
     )
 

@@ -88,9 +88,9 @@ def _who(mac: str) -> str:
     return "everybody" if mac == EVERYBODY else mac
 
 
-def _identity(link: Link) -> tuple[int, str, int]:
+def _identity(link: Link) -> tuple[int, str, str, int]:
     """What a VXLAN device is born with."""
-    return link.vni, link.local, link.port
+    return link.vni, link.local, link.via, link.port
 
 
 def _adjustable(link: Link) -> tuple[str, str, int]:

@@ -11,13 +11,11 @@ from ipaddress import IPv4Address
 
 import msgspec
 
-from afterswarm.model.network import MTU as OPTION
+from afterswarm.core.dataplane import sizes, wireguard
 from afterswarm.model.network import Network
 from afterswarm.model.session import Peer, Route
 
 PORT = 4789
-OVERHEAD = 50  # outer Ethernet, IPv4, UDP and VXLAN headers
-MTU = 1500 - OVERHEAD
 EVERYBODY = "00:00:00:00:00:00"  # where the VXLAN driver looks for broadcasts and unknown addresses
 PREFIX = "asx"
 BRIDGE_PREFIX = "asw"
@@ -31,8 +29,9 @@ class Link(msgspec.Struct, frozen=True):
     local: str  # source of its packets; left to the kernel, a host with two addresses picks the wrong one
     bridge: str
     bridge_mac: str
+    via: str = ""  # the device that it goes through, come what may; "": by the routes to the other hosts
     port: int = PORT
-    mtu: int = MTU
+    mtu: int = sizes.UNKNOWN - sizes.VXLAN
     ingress: bool = False
     fdb: tuple[tuple[str, str], ...] = ()  # (MAC, host), sorted
     addresses: tuple[str, ...] = ()  # of the bridge, with the length of their prefix
@@ -56,42 +55,37 @@ def gateway_mac(address: str) -> str:
     return "02:af:" + IPv4Address(address).packed.hex(":")
 
 
-def mtu_of(network: Network, mtu: int) -> int:
-    """The user's choice, if he made one."""
-    asked = network.spec.options.get(OPTION, "")
-    return int(asked) if asked.isdigit() else mtu
-
-
 def links(
     *,
     node_id: str,
     networks: Iterable[Network],
     routes: Iterable[Route],
     peers: Iterable[Peer],
-    mtu: int = MTU,
     port: int = PORT,
 ) -> list[Link]:
     """Every link of this host, by name. None before the swarm has told this host its own address."""
-    hosts = {peer.node_id: peer.data_path or peer.address for peer in peers}
-    local = hosts.pop(node_id, "")
-    if not local:
-        return []
-    routes = list(routes)
+    peers, routes = list(peers), list(routes)
+    in_clear = {peer.node_id: peer.data_path or peer.address for peer in peers}
+    sealed = wireguard.addresses(peers)
     found = [
         Link(
             name=device_name(network.id),
             vni=network.vni,
-            local=local,
+            local=hosts[node_id],
+            via=wireguard.DEVICE if network.encrypted else "",
             bridge=bridge_name(network.id),
             bridge_mac=gateway_mac(network.gateways[node_id]),
             port=port,
-            mtu=mtu_of(network, mtu),
+            mtu=sizes.of_link(network, node_id, peers),
             ingress=network.spec.ingress,
             addresses=(f"{network.gateways[node_id]}/{network.subnet.partition('/')[2]}",),
-            fdb=_fdb(network, routes, {node: host for node, host in hosts.items() if host}, node_id),
+            fdb=_fdb(network, routes, {n: host for n, host in hosts.items() if host and n != node_id}, node_id),
         )
         for network in networks
-        if network.subnet and network.vni and node_id in network.gateways
+        if network.subnet
+        and network.vni
+        and node_id in network.gateways
+        and (hosts := sealed if network.encrypted else in_clear).get(node_id)
     ]
     return sorted(found, key=lambda link: link.name)
 
