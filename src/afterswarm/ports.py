@@ -129,13 +129,24 @@ class Engine(Protocol):
         """`GET /events` until cancelled or the engine goes (`EngineGone`)."""
 
 
+class Ruleset(Protocol):
+    """See `core.dataplane.ruleset`."""
+
+    def full(self) -> str:
+        """The transaction that makes our table this one, whatever it was."""
+
+    def since(self, old: Any, /) -> str | None:
+        """The transaction that makes a table that is `old` this one; "" when there is nothing to do, `None`: `full`."""
+
+
 class Kernel(Protocol):
     """What one host's kernel should hold; see `core.dataplane`. Every call looks before it writes."""
 
-    async def apply(self, ruleset: str, *, netns_pid: int | None = None) -> list[Difference]:
+    async def apply(self, ruleset: Ruleset, *, netns_pid: int | None = None) -> list[Difference]:
         """One atomic nft transaction, in this host's namespace or that of a container's process.
 
-        Nothing is done when the same ruleset is there already. What others had changed of it is returned.
+        Of what differs, where the last ruleset is as it was left; nothing when nothing does. What others had changed
+        of the same ruleset is returned.
         """
 
     async def sync_links(self, links: Sequence[Json]) -> list[Difference]:

@@ -15,6 +15,7 @@ from afterswarm.agent.network.guests import Guests
 from afterswarm.agent.network.network import Network
 from afterswarm.core import wanted
 from afterswarm.core.admit import guest as admit
+from afterswarm.core.dataplane.container_rules import Names, container
 from afterswarm.model.guest import Admission, Guest, Said, Wish
 from afterswarm.model.network import Network as Overlay
 from afterswarm.model.network import NetworkSpec
@@ -216,8 +217,8 @@ async def test_a_container_of_another_network_asks_us_for_names(host: Host) -> N
         host.agent._look_again.set()
         await asyncio.sleep(0.5)
         rules = host.kernel.rulesets[found.pid]
-        assert "ip daddr { 9.9.9.9 } meta l4proto { tcp, udp } th dport 53 dnat to 10.0.1.254" in rules
-        assert "snat to 10.0.1.3" in rules
+        assert "ip daddr { 9.9.9.9 } meta l4proto { tcp, udp } th dport 53 dnat ip to 10.0.1.254" in rules
+        assert "snat ip to 10.0.1.3" in rules
         found.body["HostConfig"] = {"Dns": ["10.0.1.254"]}
         host.agent._look_again.set()
         await asyncio.sleep(0.5)
@@ -225,10 +226,9 @@ async def test_a_container_of_another_network_asks_us_for_names(host: Host) -> N
 
 
 def test_rules_for_names_leave_loopback_alone() -> None:
-    from afterswarm.core.dataplane import nftables  # noqa: PLC0415
-
-    names = nftables.Names("10.0.1.254", "10.0.1.3", ("127.0.0.53", "fe80::1", "10.9.9.9"))
-    rules = nftables.container(task_id="t", attached={OPEN.id}, networks=[OPEN], routes=[], names=names)
-    assert "ip daddr { 10.9.9.9 } meta" in rules
+    names = Names("10.0.1.254", "10.0.1.3", ("127.0.0.53", "fe80::1", "10.9.9.9"))
+    rules = container(task_id="t", attached={OPEN.id: ""}, networks=[OPEN], routes=[], names=names)
+    assert "ip daddr { 10.9.9.9 } meta" in rules.full()
     only = replace(names, servers=("127.0.0.53",))
-    assert "dport 53" not in nftables.container(task_id="t", attached={OPEN.id}, networks=[OPEN], routes=[], names=only)
+    rules = container(task_id="t", attached={OPEN.id: ""}, networks=[OPEN], routes=[], names=only)
+    assert "dport 53" not in rules.full()

@@ -5,9 +5,12 @@ A namespace lives as long as the process that holds it. Sockets are made inside 
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import contextlib
 import json
 import os
+import pickle
 import socket
 import struct
 import subprocess
@@ -18,6 +21,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from afterswarm.adapters.kernel.namespaces import inside
+from afterswarm.core.dataplane import mesh, paths
+from afterswarm.core.dataplane.host_rules import BEATS
+from afterswarm.core.dataplane.ruleset import Ruleset
 from afterswarm.core.dataplane.vxlan import bridge_name, container_mac
 from afterswarm.model.network import Network, NetworkSpec
 from afterswarm.model.repair import Difference
@@ -26,13 +32,15 @@ from afterswarm.model.session import Peer, Route, Target
 from afterswarm.ports import Json
 
 KERNEL = """
-import asyncio, json, sys
+import asyncio, base64, json, pickle, sys
 from afterswarm.adapters.kernel.linux import LinuxKernel
 
 async def main():
     kernel = LinuxKernel()
     for line in sys.stdin:
         name, args, kwargs = json.loads(line)
+        if name == "apply":
+            args = [pickle.loads(base64.b64decode(args[0]))]
         try:
             said = [await getattr(kernel, name)(*args, **kwargs)]
         except OSError as error:
@@ -108,8 +116,9 @@ class HostKernel:
         command = ["nsenter", f"--net=/proc/{host.pid}/ns/net", "unshare", "--mount", *program]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    async def apply(self, ruleset: str, *, netns_pid: int | None = None) -> list[Difference]:
-        return [Difference(*each) for each in self._call("apply", ruleset, netns_pid=netns_pid)]
+    async def apply(self, ruleset: Ruleset, *, netns_pid: int | None = None) -> list[Difference]:
+        said = self._call("apply", base64.b64encode(pickle.dumps(ruleset)).decode(), netns_pid=netns_pid)
+        return [Difference(*each) for each in said]
 
     async def sync_links(self, links: Sequence[Json]) -> list[Difference]:
         return [Difference(*each) for each in self._call("sync_links", list(links))]
@@ -209,6 +218,31 @@ class Server:
             used.close()
 
 
+class Beating:
+    """Each host of a lab that is not mute tells the others ten times a second that it is there."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._sockets = {node: host.socket(socket.SOCK_DGRAM) for node, host in lab.hosts.items()}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+
+    def _beat(self) -> None:
+        while not self._over.wait(0.1):
+            for node, out in self._sockets.items():
+                for peer in PEERS:
+                    if node not in {*self._lab.mute, peer.node_id}:
+                        with contextlib.suppress(OSError):
+                            out.sendto(b"beat", (peer.address, BEATS))
+
+    def close(self) -> None:
+        self._over.set()
+        self._thread.join()
+        for out in self._sockets.values():
+            out.close()
+
+
 class Lab:
     """Hosts n1, n2 and n3 on a wire with `outside`; each has the bridges that its engine would have made.
 
@@ -244,6 +278,8 @@ class Lab:
             host.run("iptables-restore", stdin="\n".join(rules))
             host.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=1")
         self.kernels = {node: self._made(HostKernel(host)) for node, host in self.hosts.items()}
+        self.mute: set[str] = set()
+        self._made(Beating(self))
 
     def _made(self, thing: Any) -> Any:
         self._stack.callback(thing.close)
@@ -277,6 +313,15 @@ class Lab:
     def serve(self, name: str, where: Namespace) -> Server:
         server: Server = self._made(Server(name, where))
         return server
+
+    async def heard(self, node: str, peer: str) -> None:
+        """Return once the kernel of `node` knows that `peer` is alive."""
+        mark = f"{mesh.mark(paths.place(INGRESS, INGRESS.gateways[peer])):#x}"
+        for _ in range(100):
+            if mark in self.hosts[node].run("nft", "list", "set", "inet", "afterswarm", "alive"):
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"{node} does not hear {peer}")
 
     def close(self) -> None:
         self._stack.close()
@@ -319,6 +364,21 @@ def in_tunnel(network: Network, source: str, address: str, port: int, said: byte
     head[10:12] = struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF)
     frame = bytes.fromhex(container_mac(address).replace(":", "") + "02af00000099" + "0800") + head + datagram
     return struct.pack("!II", 0x08000000, network.vni << 8) + frame
+
+
+def rules(where: Namespace, *what: str) -> list[str]:
+    """What nft lists, but for what beats and time change; elements are in no order."""
+    shown = json.loads(where.run("nft", "-j", "list", *(what or ("ruleset",))))["nftables"]
+    found = []
+    for item in shown:
+        ((kind, about),) = item.items()
+        if about.get("name") == "alive":
+            about.pop("elem", None)
+        if "elem" in about:
+            about["elem"].sort(key=json.dumps)
+        if kind != "metainfo":
+            found.append(json.dumps({k: v for k, v in about.items() if k != "handle"} | {"": kind}))
+    return found
 
 
 def is_root() -> bool:

@@ -15,7 +15,9 @@ import pytest
 from msgspec.structs import replace
 
 from afterswarm.adapters.kernel.namespaces import inside
-from afterswarm.core.dataplane import nftables, paths, vxlan
+from afterswarm.core.dataplane import paths, vxlan
+from afterswarm.core.dataplane.container_rules import container
+from afterswarm.core.dataplane.host_rules import host
 from afterswarm.model.service import PortConfig
 from afterswarm.model.session import Route
 
@@ -45,11 +47,11 @@ class Stage:
         for node, kernel in self.kernels.items():
             links = vxlan.links(node_id=node, networks=net.NETWORKS, routes=routes, peers=net.PEERS)
             await kernel.sync_links([msgspec.to_builtins(link) for link in links])
-            await kernel.apply(nftables.host(node_id=node, networks=net.NETWORKS, routes=routes, peers=net.PEERS))
+            await kernel.apply(host(node_id=node, networks=net.NETWORKS, routes=routes, peers=net.PEERS))
             await kernel.sync_returns([msgspec.to_builtins(way) for way in paths.returns(net.NETWORKS, node)])
         for number, where in ((1, self.one), (2, self.two)):
             attached = net.target(number, "").addresses
-            ruleset = nftables.container(
+            ruleset = container(
                 task_id=f"t{number}",
                 attached=attached,
                 networks=net.NETWORKS,

@@ -16,7 +16,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from afterswarm.core.dataplane import nftables, paths, vxlan
+from afterswarm.core.dataplane import container_rules, host_rules, paths, vxlan
+from afterswarm.core.dataplane.ruleset import NOTHING, Ruleset
 from afterswarm.model import repair
 from afterswarm.model.session import Route
 from afterswarm.ports import Kernel
@@ -43,17 +44,17 @@ def links(node: str, *routes: Route) -> list[dict[str, Any]]:
     return [msgspec.to_builtins(link) for link in wanted]
 
 
-def rules(node: str, *routes: Route, silent: tuple[str, ...] = ()) -> str:
-    return nftables.host(node_id=node, networks=net.NETWORKS, routes=routes, peers=net.PEERS, silent=silent)
+def rules(node: str, *routes: Route, silent: tuple[str, ...] = ()) -> Ruleset:
+    return host_rules.host(node_id=node, networks=net.NETWORKS, routes=routes, peers=net.PEERS, silent=silent)
 
 
 def ways_back(node: str) -> list[dict[str, Any]]:
     return [msgspec.to_builtins(each) for each in paths.returns(net.NETWORKS, node)]
 
 
-def vips(task_id: str, *routes: Route, silent: tuple[str, ...] = ()) -> str:
+def vips(task_id: str, *routes: Route, silent: tuple[str, ...] = ()) -> Ruleset:
     attached = net.target(int(task_id[1:]), "").addresses
-    return nftables.container(
+    return container_rules.container(
         task_id=task_id,
         attached=attached,
         networks=net.NETWORKS,
@@ -90,7 +91,7 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
 
     def look() -> object:
         host = made.hosts["n1"]
-        shown = [host.run("nft", "list", "ruleset"), where.run("nft", "list", "ruleset")]
+        shown = [net.rules(host), net.rules(where)]
         found = json.loads(host.run("ip", "-j", "link", "show"))
         devices = [[link.get(key) for key in ("ifindex", "ifname", "mtu", "master", "address")] for link in found]
         forwarding = [line for line in host.run("bridge", "fdb").splitlines() if " dst " in line]
@@ -98,8 +99,8 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
         return shown, devices, sorted(forwarding), routing
 
     def damage() -> None:
-        made.hosts["n1"].run("nft", "delete", "table", "ip", "afterswarm")
-        where.run("nft", "flush", "table", "ip", "afterswarm")
+        made.hosts["n1"].run("nft", "delete", "table", "inet", "afterswarm")
+        where.run("nft", "flush", "table", "inet", "afterswarm")
         for link in links("n1"):
             made.hosts["n1"].run("ip", "link", "del", link["name"])
         made.hosts["n1"].run("ip", "rule", "del", "priority", str(paths.PRIORITY))
@@ -142,7 +143,7 @@ async def test_what_somebody_else_changes_is_said_and_put_right(case: Case) -> N
 async def test_what_is_no_longer_wanted_goes(case: Case) -> None:
     await case.kernel.sync_links(links("n1"))
     await case.kernel.sync_returns([])
-    await case.kernel.apply(nftables.NOTHING)
+    await case.kernel.apply(NOTHING)
     before = case.look()
     await case.kernel.sync_returns(ways_back("n1"))
     await case.kernel.sync_links(links("n1", net.web(net.target(2, "n2"))))
@@ -150,7 +151,7 @@ async def test_what_is_no_longer_wanted_goes(case: Case) -> None:
     assert case.look() != before
     await case.kernel.sync_links(links("n1"))
     await case.kernel.sync_returns([])
-    await case.kernel.apply(nftables.NOTHING)
+    await case.kernel.apply(NOTHING)
     assert case.look() == before
 
 
@@ -183,10 +184,10 @@ def where() -> Iterator[Any]:
 class TestReal:
     async def test_a_refused_ruleset_says_why_and_changes_nothing(self, lab: Any) -> None:
         await lab.kernels["n1"].apply(rules("n1", net.web(net.target(1, "n1"))))
-        before = lab.hosts["n1"].run("nft", "list", "ruleset")
+        before = net.rules(lab.hosts["n1"])
         with pytest.raises(OSError, match="nftables refused"):
-            await lab.kernels["n1"].apply("table ip afterswarm\ndelete table ip afterswarm\nnonsense\n")
-        assert lab.hosts["n1"].run("nft", "list", "ruleset") == before
+            await lab.kernels["n1"].apply(Ruleset(shape="nonsense\n"))
+        assert net.rules(lab.hosts["n1"]) == before
 
     async def test_what_others_broke_is_repaired_and_theirs_stays(self, lab: Any) -> None:
         host, kernel = lab.hosts["n1"], lab.kernels["n1"]
@@ -194,13 +195,13 @@ class TestReal:
 
         def look() -> list[str]:
             lines = host.run("bridge", "fdb", "show", "dev", "asxbackend000").splitlines()
-            return [host.run("nft", "list", "table", "ip", "afterswarm"), *sorted(x for x in lines if "dst" in x)]
+            return [*net.rules(host, "table", "inet", "afterswarm"), *sorted(x for x in lines if "dst" in x)]
 
         await kernel.sync_links(links("n1", web))
         await kernel.apply(rules("n1", web))
         before = look()
         host.run("nft", "add table ip other")
-        host.run("nft", "flush chain ip afterswarm mesh")
+        host.run("nft", "flush chain inet afterswarm mesh")
         host.run("ip", "link", "set", "asxbackend000", "nomaster")
         host.run("bridge", "fdb", "del", "02:42:0a:c8:01:0c", "dev", "asxbackend000", "dst", "10.177.0.2")
         host.run("ip", "link", "del", "asxingress000")
@@ -208,7 +209,7 @@ class TestReal:
         assert look() != before
         found = [*await kernel.sync_links(links("n1", web)), *await kernel.apply(rules("n1", web))]
         assert {each.kind for each in found} == {repair.LINKS, repair.FDB, repair.FIREWALL, repair.RULES}, found
-        assert (repair.RULES, "ip chain mesh was changed") in found
+        assert (repair.RULES, "inet chain mesh was changed") in found
         assert look() == before
         assert "asxbackend000" in host.run("ip", "link", "show", "master", "aswbackend000")
         assert "asxingress000" in host.run("ip", "link", "show", "master", "aswingress000")
@@ -218,9 +219,9 @@ class TestReal:
     async def test_the_hosts_own_namespace_is_not_taken_for_a_container(self, lab: Any) -> None:
         host = lab.hosts["n1"]
         await lab.kernels["n1"].apply(rules("n1", net.web(net.target(1, "n1"))))
-        before = host.run("nft", "list", "ruleset")
+        before = net.rules(host)
         await lab.kernels["n1"].apply(vips("t1"), netns_pid=host.pid)
-        assert host.run("nft", "list", "ruleset") == before
+        assert net.rules(host) == before
 
     async def test_traffic(self, lab: Any) -> None:
         """One replica on each host, a third container without one; every way in, then every way it may fail."""
@@ -315,6 +316,7 @@ class TestReal:
         # and is back
         lab.wire.run("ip", "link", "set", "v2", "up")
         await say(both)
+        await lab.heard("n1", "n2")
         assert net.who(lab.outside, "10.177.0.1", 8080, times=8) == {"one", "two"}
 
     async def test_forged_packets_of_a_tunnel_are_not_taken(self, lab: Any) -> None:

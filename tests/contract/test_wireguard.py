@@ -19,7 +19,7 @@ import pytest
 from msgspec.structs import replace
 
 from afterswarm.adapters.kernel import wireguard as adapter
-from afterswarm.core.dataplane import nftables, vxlan, wireguard
+from afterswarm.core.dataplane import host_rules, vxlan, wireguard
 from afterswarm.model.network import NetworkSpec
 from afterswarm.model.repair import ENCRYPTION, Difference
 from afterswarm.model.session import Peer
@@ -66,7 +66,7 @@ class Swarm:
             tunnel = wireguard.tunnel(node_id=node, networks=[network], peers=self.peers())
             found += await kernel.sync_wireguard(msgspec.to_builtins(tunnel), self.keys[node][0])
             await kernel.sync_links(self.links(node, network))
-            text = nftables.host(node_id=node, networks=[network], routes=[self.web], peers=self.peers())
+            text = host_rules.host(node_id=node, networks=[network], routes=[self.web], peers=self.peers())
             await kernel.apply(text if rules else nftables.NOTHING)
         return found
 

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from afterswarm.core import publishing, wanted
 from afterswarm.core.admit.service_spec import outdates
-from afterswarm.core.dataplane import nftables
+from afterswarm.core.dataplane.host_rules import host
 from afterswarm.core.host import host_config
 from afterswarm.core.publishing import Place
 from afterswarm.model.network import Network, NetworkSpec
@@ -65,10 +65,9 @@ def test_the_kernel_obeys() -> None:
     spec = NetworkSpec(name="ingress", ingress=True)
     ingress = Network(id="i", subnet="10.0.0.0/24", gateways={"a": "10.0.0.2"}, spec=spec)
     route = wanted.route(swarm(found), found)
-    rules = nftables.host(node_id="a", networks=[ingress], routes=[route], peers=[])
-    here, there = (rules.partition(f"chain {name} {{")[2].splitlines()[1:3] for name in ("tcp_8080", "tcp_30000"))
-    assert [line.strip() for line in here] == ["ip daddr != { 127.0.0.1 } return", "goto refuse"]
-    assert there[0].strip() == "goto refuse"
+    [_, part] = host(node_id="a", networks=[ingress], routes=[route], peers=[]).parts.values()
+    assert part.elements["published"] == {"tcp . 8080": "goto at_tcp_8080", "tcp . 30000": "goto refuse"}
+    assert part.chains["at_tcp_8080"] == ["ip daddr != { 127.0.0.1 } return", "goto refuse"]
 
 
 def test_the_engine_of_a_task_s_host_obeys() -> None:

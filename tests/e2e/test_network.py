@@ -518,7 +518,10 @@ def bridges(hosts: list[Host]) -> Counter[str]:
 def traces(host: Host) -> list[str]:
     """What a stack may leave on a host: links, rules, containers, networks of the engine."""
     links = re.findall(r"^\d+: (as[wx]\w+|veth)", host.run("ip", "-o", "link"), re.MULTILINE)
-    rules = host.run("nft", "list", "table", "ip", "afterswarm").splitlines()
+    table = json.loads(host.run("nft", "-j", "list", "table", "inet", "afterswarm"))["nftables"]
+    ours = [item for item in table if item.get("set", {}).get("name") != "alive"]
+    rules = re.findall(r"[\w.:/]+", json.dumps(ours))  # in whatever order elements are
+    rules = sorted(word for word in rules if not word.isdecimal())
     networks = host.docker("network", "ls", "--format", "{{.Name}}", engine=True).split()
     containers = host.docker("ps", "-a", "--format", "{{.Names}}").split()
     return [*sorted(links), *rules, *sorted(networks), *sorted(containers)]

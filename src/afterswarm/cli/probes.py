@@ -20,10 +20,10 @@ TIMEOUT = 2.0  # seconds for an answer of another host
 OPEN, NOBODY, SILENT = "open", "nobody listens", "silent"
 
 _RULES = """
-table ip asw_probe {
+table inet asw_probe {
   map m { type inet_proto . inet_service : verdict; }
   chain pre { type nat hook prerouting priority -110; policy accept;
-    fib daddr type local tcp dport 1 dnat to numgen inc mod 2 map { 0 : 10.0.0.1, 1 : 10.0.0.2 }
+    fib daddr type local tcp dport 1 dnat ip to numgen inc mod 2 map { 0 : 10.0.0.1, 1 : 10.0.0.2 }
     ct state new meta l4proto . th dport vmap @m
   }
 }"""

@@ -7,11 +7,11 @@ from collections.abc import Collection, Sequence
 from hashlib import sha256
 
 from afterswarm.model.repair import ENCRYPTION, FDB, LINKS, ROUTES, RULES, Difference
-from afterswarm.ports import Json
+from afterswarm.ports import Json, Ruleset
 
 
 class SimKernel:
-    """`rulesets` by pid (`None`: the host), `links` by name, `forgotten` as (pid, addresses), oldest first;
+    """`rulesets`, in full, by pid (`None`: the host), `links` by name, `forgotten` as (pid, addresses), oldest first;
     `moved` likewise, where only datagrams were.
 
     `processes` are the pids there are: an `apply` to another raises `ProcessLookupError`, as with a container that
@@ -30,17 +30,19 @@ class SimKernel:
         self.forgotten: list[tuple[int | None, frozenset[str]]] = []
         self.moved: list[tuple[int | None, frozenset[str]]] = []
         self.writes = 0  # calls that changed something
-        self._applied: dict[int | None, str] = {}  # by us, whatever is there now
+        self._applied: dict[int | None, Ruleset] = {}  # by us, whatever is there now
         self.broken = ""
 
-    async def apply(self, ruleset: str, *, netns_pid: int | None = None) -> list[Difference]:
+    async def apply(self, ruleset: Ruleset, *, netns_pid: int | None = None) -> list[Difference]:
         self._check(netns_pid)
-        if self.rulesets.get(netns_pid) == ruleset:
+        before = self._applied.get(netns_pid)
+        same = before is not None and ruleset.since(before) == ""
+        self._applied[netns_pid] = ruleset
+        if same and netns_pid in self.rulesets:
             return []
-        broken = self._applied.get(netns_pid) == ruleset
-        self.rulesets[netns_pid] = self._applied[netns_pid] = ruleset
+        self.rulesets[netns_pid] = ruleset.full()
         self.writes += 1
-        return [Difference(RULES, "table afterswarm was gone")] if broken else []
+        return [Difference(RULES, "table afterswarm was gone")] if same else []
 
     async def sync_links(self, links: Sequence[Json]) -> list[Difference]:
         self._check(None)

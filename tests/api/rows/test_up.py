@@ -338,7 +338,7 @@ class Stops(list[tuple[str, str]]):
 def rules(live: Any) -> str:
     """What the hosts do with new connections to published ports."""
     lines = [line for agent in live.agents.values() for line in agent.kernel.rulesets[None].splitlines()]
-    return "\n".join(line for line in lines if "dnat to" in line)
+    return "\n".join(line for line in lines if "dnat" in line or " endpoints " in line)
 
 
 @pytest.mark.row("UP-13")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from afterswarm.core.dataplane import bridge, diff, nftables, paths, vxlan
+from afterswarm.core.dataplane import bridge, diff, mesh, paths, vxlan
+from afterswarm.core.dataplane.container_rules import container as container_rules
+from afterswarm.core.dataplane.host_rules import host as host_rules
+from afterswarm.core.dataplane.ruleset import NOTHING
 from afterswarm.core.dataplane.targets import choose, rotate
 from afterswarm.model.network import LABEL, Network, NetworkSpec
 from afterswarm.model.service import PortConfig
@@ -51,11 +55,11 @@ def web(*targets: Target, service_id: str = "web", published: int = 8080, vip: s
 
 
 def host(*routes: Route, node: str = "n1", silent: tuple[str, ...] = ()) -> str:
-    return nftables.host(node_id=node, networks=NETWORKS, routes=routes, peers=PEERS, silent=silent)
+    return host_rules(node_id=node, networks=NETWORKS, routes=routes, peers=PEERS, silent=silent).full()
 
 
 def container(*routes: Route, silent: tuple[str, ...] = (), attached: dict[str, str] = ALL) -> str:
-    return nftables.container(task_id="t", attached=attached, networks=NETWORKS, routes=routes, silent=silent)
+    return container_rules(task_id="t", attached=attached, networks=NETWORKS, routes=routes, silent=silent).full()
 
 
 def chain(ruleset: str, name: str) -> list[str]:
@@ -108,19 +112,45 @@ def test_a_ring_from_another_start_is_the_same_ring(numbers: list[int], seed: st
 # ---- rulesets ----------------------------------------------------------------------------------------------------
 
 
+def ends(text: str, port: str = "tcp . 8080") -> list[str]:
+    """Where the connections to a published port may go."""
+    slots = dict(e.split(" : ") for e in elements(text, "slots") if e.startswith(f"{port} . "))
+    there = dict(e.split(" : ") for e in elements(text, "endpoints"))
+    assert list(slots) == [f"{port} . {i}" for i in range(len(slots))], "a hole would drop connections"
+    return [there[f"{port} . {mark}"] for mark in slots.values()]
+
+
+def verdict(text: str, port: str = "tcp . 8080") -> str:
+    return dict(e.split(" : ") for e in elements(text, "published"))[port]
+
+
 def test_a_published_port_goes_to_every_ready_target() -> None:
     text = host(web(target(11, "n1"), target(12, "n2"), target(13, "n3", ready=False)))
-    [rule] = chain(text, "tcp_8080")
-    assert sorted(ring(rule)) == ["10.0.0.11", "10.0.0.12"]
-    assert rule.startswith("meta l4proto tcp dnat to numgen inc mod 2 map")
-    assert rule.endswith(": 80")
-    assert "tcp . 8080 : goto tcp_8080" in text
+    assert sorted(ends(text)) == ["10.0.0.11 . 80", "10.0.0.12 . 80"]
+    name = verdict(text).removeprefix("goto ")
+    assert chain(text, name) == ["meta mark set numgen inc mod 2", "jump try", "goto again_2"]
+    alone = host(web(target(11, "n1")))
+    assert (verdict(alone), ends(alone)) == ("goto only", ["10.0.0.11 . 80"])
+
+
+def test_a_mark_names_the_host_of_its_endpoint() -> None:
+    text = host(web(target(11, "n1"), target(12, "n2")))
+    marks = {int(e.split(" : ")[1], 0) & ~mesh.SLOT for e in elements(text, "slots")}
+    second = int(dict(e.split(" : ") for e in elements(text, "beats"))["10.77.0.2"], 0)
+    assert marks == {mesh.OWN, second}
+    assert elements(text, "beats") == ["10.77.0.2 : 0xa03f0000", "10.77.0.3 : 0xa03f4000"]
+
+
+@given(st.sets(st.integers(1, 0x3FFE), min_size=2))
+def test_hosts_marks_differ(places: set[int]) -> None:
+    marks = {mesh.mark(place) for place in places}
+    assert len(marks) == len(places)
+    assert all(mark & mesh.TAGGED == mesh.TAG and not mark & mesh.SLOT and mark != mesh.OWN for mark in marks)
 
 
 def elements(text: str, name: str) -> list[str]:
-    found = re.search(rf"\t(?:set|map) {name} {{\n\t\t.*?\n(?:\t\telements = {{ (.*?) }}\n)?\t}}\n", text)
-    assert found, f"no set {name}"
-    return found[1].split(", ") if found[1] else []
+    found = re.search(rf"^add element inet afterswarm {name} {{ (.*) }}$", text, re.MULTILINE)
+    return found[1].split(", ") if found else []
 
 
 def test_the_client_is_hidden_only_where_the_answer_would_not_come_back() -> None:
@@ -129,7 +159,7 @@ def test_the_client_is_hidden_only_where_the_answer_would_not_come_back() -> Non
     route = web(target(11, "n1"), target(12, "n2"), target(13, "n3"))
 
     def around(*routes: Route) -> list[str]:
-        return elements(nftables.host(node_id="n1", networks=NETWORKS, routes=routes, peers=peers), "around")
+        return elements(host_rules(node_id="n1", networks=NETWORKS, routes=routes, peers=peers).full(), "around")
 
     assert around(route) == ["10.0.0.13"]
     assert around(replace(route, masquerade=True)) == ["10.0.0.12", "10.0.0.13"]
@@ -146,24 +176,35 @@ def test_each_other_host_has_a_way_back_of_its_own() -> None:
 
 
 def test_datagrams_reach_the_address_that_a_container_answers_from() -> None:
-    text = nftables.container(task_id="t", attached=ALL, networks=NETWORKS, routes=[], source="10.0.1.9")
-    assert "ip daddr 10.0.0.9 meta l4proto udp dnat to 10.0.1.9" in chain(text, "prerouting")
-    same = nftables.container(task_id="t", attached=ALL, networks=NETWORKS, routes=[], source="10.0.0.9")
+    text = container_rules(task_id="t", attached=ALL, networks=NETWORKS, routes=[], source="10.0.1.9").full()
+    assert "ip daddr 10.0.0.9 meta l4proto udp dnat ip to 10.0.1.9" in chain(text, "prerouting")
+    same = container_rules(task_id="t", attached=ALL, networks=NETWORKS, routes=[], source="10.0.0.9").full()
     assert "dnat" not in same
 
 
 def test_a_silent_host_gets_nothing_new_until_it_is_all_there_is() -> None:
     both, only = web(target(11, "n1"), target(12, "n2")), web(target(12, "n2"))
-    assert ring(chain(host(both, silent=("n2",)), "tcp_8080")[0]) == ["10.0.0.11"]
-    assert ring(chain(host(only, silent=("n2",)), "tcp_8080")[0]) == ["10.0.0.12"]
     assert ring(chain(container(both, silent=("n2",)), "vip_10_0_1_2")[0]) == ["10.0.1.11"]
+    assert ring(chain(container(only, silent=("n2",)), "vip_10_0_1_2")[0]) == ["10.0.1.12"]
+
+
+def test_on_a_host_the_kernel_knows_who_is_silent() -> None:
+    """Not the rules: only what is alive when they begin depends on who has been heard."""
+    both = web(target(11, "n1"), target(12, "n2"))
+    heard, silent = host(both), host(both, silent=("n2",))
+    assert elements(heard, "alive") == ["0xa03f0000", "0xa03f4000"]
+    assert elements(silent, "alive") == ["0xa03f4000"]
+    assert [x for x in heard.splitlines() if " alive " not in x] == [
+        x for x in silent.splitlines() if " alive " not in x
+    ]
 
 
 def test_nobody_ready_is_a_refusal() -> None:
     nobody = web(target(11, "n1", ready=False))
-    assert chain(host(nobody), "tcp_8080") == ["goto refuse"]
-    assert chain(container(nobody), "vip_10_0_1_2") == ["goto refuse"]
-    assert chain(host(nobody), "refuse") == ["meta l4proto tcp reject with tcp reset", "reject"]
+    assert verdict(host(nobody)) == "goto refuse"
+    assert "10.0.1.2 : goto refuse" in container(nobody)
+    for text in (host(nobody), container(nobody)):
+        assert chain(text, "refuse") == ["meta l4proto tcp reject with tcp reset", "reject"]
 
 
 def test_host_mode_is_the_engines_business() -> None:
@@ -173,20 +214,20 @@ def test_host_mode_is_the_engines_business() -> None:
 
 def test_a_host_that_is_not_in_the_ingress_network_publishes_nothing() -> None:
     networks = [replace(INGRESS, gateways={}), BACKEND]
-    text = nftables.host(node_id="n1", networks=networks, routes=[web(target(11, "n1"))], peers=PEERS)
+    text = host_rules(node_id="n1", networks=networks, routes=[web(target(11, "n1"))], peers=PEERS).full()
     assert "8080" not in text
     assert "dnat" not in text
-    nowhere = nftables.host(node_id="n1", networks=[], routes=[web(target(11, "n1"))], peers=PEERS)
-    assert nowhere == nftables.NOTHING
+    nowhere = host_rules(node_id="n1", networks=[], routes=[web(target(11, "n1"))], peers=PEERS)
+    assert nowhere is NOTHING
 
 
 def test_tunnels_are_open_to_the_swarms_hosts_only() -> None:
     peers = [*PEERS[:2], replace(PEERS[2], data_path="10.88.0.3")]
-    text = nftables.host(node_id="n1", networks=NETWORKS, routes=[], peers=peers, tunnel_port=7788)
+    text = host_rules(node_id="n1", networks=NETWORKS, routes=[], peers=peers, tunnel_port=7788).full()
     assert chain(text, "tunnel")[1:] == ["udp dport 7788 ip saddr != @hosts drop"]
     assert elements(text, "hosts") == ["10.77.0.1", "10.77.0.2", "10.88.0.3"]
-    without_ingress = nftables.host(node_id="n1", networks=[BACKEND], routes=[], peers=peers, tunnel_port=7788)
-    assert chain(without_ingress, "tunnel") == chain(text, "tunnel")
+    without_ingress = host_rules(node_id="n1", networks=[BACKEND], routes=[], peers=peers, tunnel_port=7788)
+    assert chain(without_ingress.full(), "tunnel") == chain(text, "tunnel")
 
 
 def test_names_are_asked_for_whatever_is_published() -> None:
@@ -212,7 +253,8 @@ def test_a_service_without_virtual_address_has_no_rule() -> None:
 def test_containers_begin_at_different_targets() -> None:
     route = web(*(target(n, "n1") for n in range(11, 19)))
     firsts = {
-        ring(nftables.container(task_id=str(n), attached=ALL, networks=NETWORKS, routes=[route]))[0] for n in range(40)
+        ring(container_rules(task_id=str(n), attached=ALL, networks=NETWORKS, routes=[route]).full())[0]
+        for n in range(40)
     }
     assert len(firsts) > 4
 
@@ -241,34 +283,43 @@ silences = st.sets(st.sampled_from(NODES))
 @given(routes, silences, st.randoms(use_true_random=False))
 def test_the_order_of_objects_does_not_matter(found: list[Route], silent: set[str], rng: random.Random) -> None:
     mixed = [replace(r, targets=rng.sample(r.targets, len(r.targets))) for r in rng.sample(found, len(found))]
-    networks = rng.sample(NETWORKS, 2)
-    peers = rng.sample(PEERS, 3)
-    for one, other in ((found, mixed), (mixed, found)):
-        assert nftables.host(node_id="n1", networks=NETWORKS, routes=one, peers=PEERS, silent=silent) == nftables.host(
-            node_id="n1", networks=networks, routes=other, peers=peers, silent=set(silent)
-        )
-        assert nftables.container(
-            task_id="t", attached=ALL, networks=NETWORKS, routes=one, silent=silent
-        ) == nftables.container(task_id="t", attached=ALL, networks=networks, routes=other, silent=silent)
-        assert vxlan.links(node_id="n1", networks=NETWORKS, routes=one, peers=PEERS) == vxlan.links(
-            node_id="n1", networks=networks, routes=other, peers=peers
-        )
+    networks, peers = rng.sample(NETWORKS, 2), rng.sample(PEERS, 3)
+    given: list[dict[str, Any]] = [
+        {"networks": NETWORKS, "routes": found, "peers": PEERS, "silent": silent},
+        {"networks": networks, "routes": mixed, "peers": peers, "silent": set(silent)},
+    ]
+    one, other = (host_rules(node_id="n1", **each).full() for each in given)
+    assert one == other
+    for each in given:
+        each.pop("peers")
+    one, other = (container_rules(task_id="t", attached=ALL, **each).full() for each in given)
+    assert one == other
+    assert vxlan.links(node_id="n1", networks=NETWORKS, routes=found, peers=PEERS) == vxlan.links(
+        node_id="n1", networks=networks, routes=mixed, peers=peers
+    )
 
 
 @given(routes, silences)
 def test_nothing_that_is_not_running_is_ever_a_target(found: list[Route], silent: set[str]) -> None:
     running = {a for r in found for t in r.targets if t.ready or t.draining for a in t.addresses.values()}
-    for text in (host(*found, silent=tuple(silent)), container(*found, silent=tuple(silent))):
-        assert set(ring(text)) <= running
+    assert set(ring(container(*found, silent=tuple(silent)))) <= running
+    text = host(*found, silent=tuple(silent))
+    assert {e.split(" : ")[1].removesuffix(" . 80") for e in elements(text, "endpoints")} <= running
 
 
 @given(routes, silences)
 def test_every_map_is_whole(found: list[Route], silent: set[str]) -> None:
     """As many targets as the counter counts, numbered from 0: a hole would drop connections."""
-    for text in (host(*found, silent=tuple(silent)), container(*found, silent=tuple(silent))):
-        for count, inside in re.findall(r"mod (\d+) map \{ (.*?) \}", text):
-            numbers = [int(part.split(" : ")[0]) for part in inside.split(", ")]
-            assert numbers == list(range(int(count)))
+    for count, inside in re.findall(r"mod (\d+) map \{ (.*?) \}", container(*found, silent=tuple(silent))):
+        numbers = [int(part.split(" : ")[0]) for part in inside.split(", ")]
+        assert numbers == list(range(int(count)))
+    text = host(*found)
+    for port in (e.split(" : ")[0] for e in elements(text, "published")):
+        way, count = verdict(text, port).removeprefix("goto "), len(ends(text, port))
+        if count > 1:
+            assert chain(text, way)[0] == f"meta mark set numgen inc mod {count}"
+        else:
+            assert way == ("only" if count else "refuse")
 
 
 # ---- links -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator, Mapping
 
 from afterswarm.adapters.kernel import nfnetlink
-from afterswarm.core.dataplane.nftables import TABLE
+from afterswarm.core.dataplane.ruleset import TABLE
 
 Print = dict[str, int]  # "chain mesh" -> a number that stands for all of it
 

@@ -16,7 +16,7 @@ from afterswarm.core.dataplane.paths import Return
 from afterswarm.core.dataplane.vxlan import Link
 from afterswarm.core.dataplane.wireguard import Tunnel
 from afterswarm.model.repair import RULES, Difference
-from afterswarm.ports import Json
+from afterswarm.ports import Json, Ruleset
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class LinuxKernel:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kernel")
         self._rulesets = Rulesets()
 
-    async def apply(self, ruleset: str, *, netns_pid: int | None = None) -> list[Difference]:
+    async def apply(self, ruleset: Ruleset, *, netns_pid: int | None = None) -> list[Difference]:
         return [Difference(RULES, what) for what in await self._do(lambda: self._rulesets.apply(ruleset, netns_pid))]
 
     async def sync_links(self, links: Sequence[Json]) -> list[Difference]:

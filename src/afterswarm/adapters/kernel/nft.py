@@ -1,8 +1,9 @@
 """nftables rulesets through libnftables (Debian: libnftables1), one transaction each, in any network namespace.
 
-A ruleset that is there already is not written again: round robin goes on where it was, and looking costs one netlink
-message while the namespace's nftables generation has not moved since we wrote it. When it has, most often somebody has
-changed rules of his own (an engine does so with every container), and a look at our tables (`drift`) tells.
+Where the ruleset of before is still there, only what differs is written: round robin goes on where it was. Knowing that
+costs one netlink message while the namespace's nftables generation has not moved since we wrote it. When it has, most
+often somebody has changed rules of his own (an engine does so with every container), and a look at our tables (`drift`)
+tells. What cannot be told, and what was changed, is written in full.
 
 Closing a socket of nftables waits until the kernel has freed what its transaction replaced, 8 to 20 ms on an idle
 machine, while the transaction itself takes one. So sockets are kept a moment and closed when nothing is left to wait
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 from collections import deque
 from collections.abc import Callable
 from functools import cache
@@ -21,6 +23,9 @@ from typing import NamedTuple
 
 from afterswarm.adapters.kernel import drift, nfnetlink
 from afterswarm.adapters.kernel.namespaces import inside, namespace_of, started_at
+from afterswarm.ports import Ruleset
+
+log = logging.getLogger(__name__)
 
 _SMALL = 100_000  # characters of a ruleset: a larger one is looked at later, when there is time for it
 _KEPT = 512  # namespaces remembered before those of ended processes are dropped
@@ -31,8 +36,9 @@ _OPEN = 16  # kept at most: each second one holds 0.3 MB
 class Written(NamedTuple):
     """`shown` is what a look at it showed; `None` before the first look."""
 
-    ruleset: str
+    ruleset: Ruleset
     generation: int
+    size: int  # characters of it, roughly
     shown: drift.Print | None = None
 
 
@@ -43,7 +49,7 @@ class Rulesets:
         self._written: dict[tuple[int, str] | None, Written] = {}  # by process
         self._closing: deque[tuple[float, Callable[[], None]]] = deque()
 
-    def apply(self, ruleset: str, pid: int | None) -> list[str]:
+    def apply(self, ruleset: Ruleset, pid: int | None) -> list[str]:
         """What others had changed of the same ruleset, in words, if that is known.
 
         Raises `ProcessLookupError` when `pid` has gone, `OSError` when the kernel refuses. A process that shares our
@@ -57,17 +63,21 @@ class Rulesets:
             self._close_later(kernel.close)
             before = drift.generation(kernel)
             written = self._written.get(process)
-            found = [] if written is None else self._changed(kernel, process, written, before)
-            if found == [] and written and written.ruleset == ruleset:
+            change = ruleset.since(written.ruleset) if written else None
+            found: list[str] | None = []
+            if written and (written.generation != before or not change):  # else it is as we left it
+                found = self._changed(kernel, process, written, before)
+            if found == [] and change == "":
+                self._written[process] = self._written[process]._replace(ruleset=ruleset)
                 return []
             self._written.pop(process, None)
-            self._run(ruleset)
+            size = self._run(ruleset, change if found == [] else None) or (written.size if written else 0)
             after = drift.generation(kernel)
             if after == before + 1:  # nobody came between
-                self._remember(process, Written(ruleset, after))
-                if len(ruleset) < _SMALL:
+                self._remember(process, Written(ruleset, after, size))
+                if size < _SMALL:
                     self._changed(kernel, process, self._written[process], after)
-        return found or [] if written and written.ruleset == ruleset else []
+        return found or [] if change == "" else []
 
     def _changed(
         self, kernel: nfnetlink.Conversation, process: tuple[int, str] | None, written: Written, generation: int
@@ -98,7 +108,20 @@ class Rulesets:
         self.tidy()
         self._closing.append((monotonic(), close))
 
-    def _run(self, ruleset: str) -> None:
+    def _run(self, ruleset: Ruleset, change: str | None) -> int:
+        """How much was written if it was all, else 0."""
+        if change:
+            try:
+                self._transact(change)
+            except OSError as error:
+                log.warning("a change of rules was refused, so all are written: %s", error)
+            else:
+                return 0
+        text = ruleset.full()
+        self._transact(text)
+        return len(text)
+
+    def _transact(self, text: str) -> None:
         """A context of its own each time: its netlink socket belongs to the namespace that it is opened in."""
         library = _library()
         context = library.nft_ctx_new(0)
@@ -106,7 +129,7 @@ class Rulesets:
             raise OSError(errno.ENOMEM, "libnftables gave no context")
         self._close_later(lambda: library.nft_ctx_free(context))
         library.nft_ctx_buffer_error(context)
-        if library.nft_run_cmd_from_buffer(context, ruleset.encode()):
+        if library.nft_run_cmd_from_buffer(context, text.encode()):
             said = library.nft_ctx_get_error_buffer(context).decode(errors="replace").strip()
             raise OSError(errno.EINVAL, f"nftables refused the ruleset: {said}")
 

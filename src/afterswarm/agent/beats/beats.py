@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from afterswarm.agent.beats import sender
+from afterswarm.core.dataplane.host_rules import BEATS
 from afterswarm.model.session import Peer, Wanted
 from afterswarm.ports import Clock
 
 log = logging.getLogger(__name__)
 
-PORT = 7947
+PORT = BEATS
 FRESH = 30.0  # seconds that clocks of two hosts may differ by, when a sender starts anew with its clock set back
 TOUCH = 1.0  # seconds between signs of life to our own sender
 _MAC = 32

@@ -9,7 +9,9 @@ from afterswarm.agent.network.guarded import Guarded
 from afterswarm.agent.network.orders import Orders
 from afterswarm.agent.network.repairs import Repairs
 from afterswarm.agent.network.silence import Silence
-from afterswarm.core.dataplane import nftables
+from afterswarm.core.dataplane.container_rules import Names, container
+from afterswarm.core.dataplane.host_rules import host
+from afterswarm.core.dataplane.ruleset import NOTHING, Ruleset
 from afterswarm.model.repair import RULES
 from afterswarm.model.session import Route
 from afterswarm.model.task import Task
@@ -38,6 +40,7 @@ class Rules:
         self._silence = silence
         self._guarded = guarded
         self._repairs = repairs
+        self._host: Ruleset = NOTHING
         self._routed: dict[str, str] = {}  # address -> node, of every target of the last rules
         self._chosen: frozenset[str] = frozenset()  # addresses of those among them that took new connections
         self._routed_lost: frozenset[str] = frozenset()
@@ -59,22 +62,23 @@ class Rules:
 
     async def apply(self) -> bool:
         """Those of the host, then of each container; whether the host's are in place."""
-        host = nftables.host(
+        self._host = host(
             node_id=self._node_id,
             networks=self._orders.networks.values(),
             routes=self._orders.routes,
             peers=self._orders.peers,
             silent=self._silence.silent,
             tunnel_port=self._orders.tunnel_port,
+            before=self._host,
         )
-        ruled = await self._guarded("rules", self._apply_host(host), kind=RULES)
+        ruled = await self._guarded("rules", self._apply_host(self._host), kind=RULES)
         for task_id in sorted(self.live):
             await self._guarded(f"rules of task {task_id}", self._apply(task_id), kind=RULES)
         return ruled
 
     async def clear(self) -> None:
         self.live.clear()
-        await self._kernel.apply(nftables.NOTHING)
+        await self._kernel.apply(NOTHING)
 
     async def forget(self, routes: Iterable[Route]) -> None:
         """Flows to tasks that are gone or on hosts that are lost: their next packet is balanced anew.
@@ -100,7 +104,7 @@ class Rules:
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
-    async def _apply_host(self, ruleset: str) -> None:
+    async def _apply_host(self, ruleset: Ruleset) -> None:
         self._repairs.note(await self._kernel.apply(ruleset), "this host")
 
     async def _apply(self, task_id: str) -> None:
@@ -109,7 +113,7 @@ class Rules:
             return
         # A service's container that was connected to another network by hand is a task and a guest at once.
         here = [other.task for other in self.live.values() if other.pid == live.pid]
-        ruleset = nftables.container(
+        ruleset = container(
             task_id=task_id,
             attached={a.network_id: a.address.partition("/")[0] for task in here for a in task.attachments},
             source=live.source,
@@ -123,7 +127,7 @@ class Rules:
         except ProcessLookupError:
             self._drop(task_id, live)
 
-    def _names(self, live: Live) -> nftables.Names | None:
+    def _names(self, live: Live) -> Names | None:
         """What leads a guest's questions to us. One that was made for its network asks us anyway."""
         networks = self._orders.networks
         known = [a for a in live.task.attachments if a.network_id in networks]
@@ -132,7 +136,7 @@ class Rules:
         gateway = networks[known[0].network_id].gateways[self._node_id]
         if gateway in live.redirect:
             return None
-        return nftables.Names(gateway, known[0].address.partition("/")[0], live.redirect)
+        return Names(gateway, known[0].address.partition("/")[0], live.redirect)
 
     async def _forget_in(self, task_id: str, live: Live, addresses: Collection[str], *, datagrams: bool) -> None:
         try:

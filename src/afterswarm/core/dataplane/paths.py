@@ -58,9 +58,14 @@ def zone(mark: int) -> int:
     return mark & 0xFFFF
 
 
+def place(network: Network, address: str) -> int:
+    """Which of the addresses of a network it is, from 0."""
+    return int(IPv4Address(address)) - int(IPv4Network(network.subnet).network_address)
+
+
 def _others(network: Network, node_id: str) -> list[str]:
     return sorted((a for node, a in network.gateways.items() if node != node_id), key=IPv4Address)
 
 
 def _mark(network: Network, address: str) -> int:
-    return MARK | (int(IPv4Address(address)) - int(IPv4Network(network.subnet).network_address)) & ~MASK
+    return MARK | place(network, address) & ~MASK

@@ -1,0 +1,112 @@
+"""The rules in the namespace of a container: the virtual addresses of every service in its networks.
+
+A chain for each address chooses among the tasks, in turn; targets on silent hosts are left out before they come here
+(`targets`), since beats are not heard in there. `container` makes a `Ruleset` (`ruleset.py`), one table of the family
+`inet`; whatever is of one family of addresses is made by the functions that take a `Family`, for each of `families`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from ipaddress import AddressValueError, IPv4Address
+
+import msgspec
+
+from afterswarm.core.dataplane import family as of
+from afterswarm.core.dataplane.family import IPV4, Family
+from afterswarm.core.dataplane.ruleset import Part, Ruleset, chain, collection
+from afterswarm.core.dataplane.targets import choose, rotate
+from afterswarm.model.network import Network
+from afterswarm.model.session import Route
+
+_NAT = "type nat hook {} priority {}; policy accept"
+
+
+class Names(msgspec.Struct, frozen=True):
+    """For a container that asks other nameservers: the gateway where ours listens, and the address to ask it from."""
+
+    gateway: str
+    address: str
+    servers: tuple[str, ...]
+
+
+def container(
+    *,
+    task_id: str,
+    attached: Mapping[str, str],
+    networks: Iterable[Network],
+    routes: Iterable[Route],
+    silent: Collection[str] = (),
+    source: str = "",
+    names: Names | None = None,
+    families: Sequence[Family] = (IPV4,),
+) -> Ruleset:
+    """Every service's address in the networks of one task's container.
+
+    `attached` are its addresses by network id. Nobody asks for virtual addresses in the ingress network. `source` is
+    the address that it speaks from to everybody else: a server of datagrams that listens on all its addresses would
+    answer from that one, so published datagrams are brought there, and answers are known by it. A container that was
+    made for other networks asks the nameservers of these; `names` leads such questions to us.
+    """
+    networks = list(networks)
+    entered = [attached[n.id] for n in networks if n.id in attached and n.spec.ingress]
+    mine = sorted(n.id for n in networks if n.id in attached and not n.spec.ingress)
+    parts: dict[str, Part] = {}
+    for route in sorted(routes, key=lambda r: r.service_id):
+        for network_id in mine if route.mode == "vip" else ():
+            for family in families:
+                if vip := of.virtual(route, network_id, family):
+                    chosen = rotate(choose(route.targets, network_id, silent), task_id)
+                    ends = [a for t in chosen if (a := of.address(t, network_id, family))]
+                    parts[vip] = _virtual(vip, ends, family)
+    shape = [
+        chain("refuse", "meta l4proto tcp reject with tcp reset", "reject"),
+        *(collection(f"vips{f.suffix}", f"type {f.kind} : verdict", kind="map") for f in families),
+        chain(
+            "output",
+            _NAT.format("output", -110),
+            *(f"{f.word} daddr vmap @vips{f.suffix}" for f in families),
+            *_asked(names),
+        ),
+        *_answered(names),
+    ]
+    if source:
+        answered = [
+            f"ip daddr {address} meta l4proto udp dnat ip to {source}" for address in entered if address != source
+        ]
+        shape.append(chain("prerouting", _NAT.format("prerouting", -110), *answered))
+    return Ruleset(shape="".join(shape), parts=dict(sorted(parts.items())))
+
+
+def _virtual(vip: str, ends: Sequence[str], family: Family) -> Part:
+    """Round robin; without any task a refusal at once, rather than a client that waits."""
+    if not ends:
+        return Part(elements={f"vips{family.suffix}": {vip: "goto refuse"}})
+    name = "vip_" + vip.replace(".", "_").replace(":", "_")
+    ring = ", ".join(f"{i} : {address}" for i, address in enumerate(ends))
+    rule = f"dnat {family.word} to numgen inc mod {len(ends)} map {{ {ring} }}"
+    return Part(elements={f"vips{family.suffix}": {vip: f"goto {name}"}}, chains={name: [rule]})
+
+
+def _asked(names: Names | None) -> list[str]:
+    servers = [] if names is None else [s for s in names.servers if not _loopback(s)]
+    if names is None or not servers:
+        return []
+    ring = f"ip daddr {{ {', '.join(sorted(set(servers), key=IPv4Address))} }}"
+    return [f"{ring} meta l4proto {{ tcp, udp }} th dport 53 dnat ip to {names.gateway}"]
+
+
+def _answered(names: Names | None) -> list[str]:
+    """The source was chosen for the way to the other nameserver; ours knows its askers by their address."""
+    if names is None or not _asked(names):
+        return []
+    back = f"ip daddr {names.gateway} ip saddr != {names.address} meta l4proto {{ tcp, udp }} th dport 53"
+    return [chain("postrouting", _NAT.format("postrouting", 90), f"{back} snat ip to {names.address}")]
+
+
+def _loopback(server: str) -> bool:
+    """Also what is no IPv4 address: the engine asks such servers itself."""
+    try:
+        return IPv4Address(server).is_loopback
+    except AddressValueError:
+        return True
