@@ -66,8 +66,8 @@ class Swarm:
             tunnel = wireguard.tunnel(node_id=node, networks=[network], peers=self.peers())
             found += await kernel.sync_wireguard(msgspec.to_builtins(tunnel), self.keys[node][0])
             await kernel.sync_links(self.links(node, network))
-            text = host_rules.host(node_id=node, networks=[network], routes=[self.web], peers=self.peers())
-            await kernel.apply(text if rules else nftables.NOTHING)
+            ruleset = host_rules.host(node_id=node, networks=[network], routes=[self.web], peers=self.peers())
+            await kernel.apply(ruleset if rules else host_rules.NOTHING)
         return found
 
     def passes(self, text: bytes = b"hello", timeout: float = 0.7, port: int = 9999) -> bool:
