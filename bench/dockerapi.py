@@ -46,12 +46,12 @@ def get(path: str, target: str, timeout: float = 3.0) -> Any:
     return call(path, "GET", target, timeout=timeout)
 
 
-def docker(path: str, *words: str, timeout: float = 180.0, **environment: str) -> str:
+def docker(path: str, *words: str, timeout: float = 180.0, stdin: bytes | None = None, **environment: str) -> str:
     """The docker command line; `OSError` with its words when it fails."""
     done = subprocess.run(
         [DOCKER, "-H", f"unix://{path}", *words],
-        capture_output=True, text=True, timeout=timeout, check=False, env={**os.environ, **environment},
+        input=stdin, capture_output=True, timeout=timeout, check=False, env={**os.environ, **environment},
     )  # fmt: skip
     if done.returncode:
-        raise OSError(f"docker {' '.join(words)}: {(done.stderr + done.stdout).strip()}")
-    return done.stdout.strip()
+        raise OSError(f"docker {' '.join(words)}: {(done.stderr + done.stdout).decode(errors='replace').strip()}")
+    return done.stdout.decode().strip()

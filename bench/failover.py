@@ -10,12 +10,10 @@ and their median, and how they fall into the steps of a recovery, as the survivi
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import os
 import platform
 import re
-import socket
 import statistics
 import subprocess
 import sys
@@ -24,6 +22,8 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import dockerapi
 
 from afterswarm.adapters.etcd.server import CLIENT_PORT
 from afterswarm.lab.hosts import REGISTRY, LabHost
@@ -43,43 +43,17 @@ STEPS = {  # what a manager's or a host's log says of each step of a recovery
 }
 
 
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a daemon's socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("docker", timeout=2)
-        self.path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
-
-
 def get(host: LabHost, target: str) -> Any:
     """The JSON that a host's daemon answers. Raises `OSError` when it does not."""
-    connection = UnixConnection(host.socket)
-    try:
-        connection.request("GET", target)
-        answer = connection.getresponse()
-        body = answer.read()
-    except http.client.HTTPException as error:
-        raise OSError(str(error)) from error
-    finally:
-        connection.close()
-    if answer.status != 200:
-        raise OSError(f"{target}: {answer.status} {body[:200]!r}")
-    return json.loads(body)
+    return dockerapi.get(host.socket, target, 2.0)
 
 
 def docker(host: LabHost, *argv: str, engine: bool = False, stdin: bytes | None = None) -> str:
     path = host.engine_socket if engine else host.socket
-    done = subprocess.run(
-        ["docker", "-H", f"unix://{path}", *argv], input=stdin, capture_output=True, check=False, timeout=PATIENCE
-    )
-    if done.returncode:
-        raise SystemExit(f"docker {' '.join(argv)} on {host.name}: {done.stderr.decode().strip()}")
-    return done.stdout.decode().strip()
+    try:
+        return dockerapi.docker(path, *argv, timeout=PATIENCE, stdin=stdin)
+    except OSError as refused:
+        raise SystemExit(f"on {host.name}: {refused}") from refused
 
 
 def until(what: str, good: Callable[[], object], *, since: float | None = None) -> float:
