@@ -73,3 +73,12 @@ def test_an_engine_that_is_not_there_is_named_with_the_way_out(tmp_path):
     [found] = doctor.engine(str(tmp_path / "none.sock"))
     assert found.mark is Mark.FAIL
     assert "docker.io" in found.advice
+
+
+def test_a_kernel_that_soon_forgets_idle_connections_is_named_with_the_way_out():
+    [short] = doctor.idle(900)
+    assert short.mark is Mark.FAIL
+    assert "15 min" in short.what
+    assert "sysctl -w net.netfilter.nf_conntrack_tcp_timeout_established" in short.advice
+    assert [found.mark for found in doctor.idle(432_000)] == [Mark.OK]
+    assert list(doctor.idle(None)) == [], "it tracks none yet"

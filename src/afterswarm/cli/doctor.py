@@ -21,6 +21,7 @@ STORE = 2380  # etcd, between managers
 VXLAN = 4789
 DNS = 53  # our resolver listens on every gateway address
 OLDEST = (20, 10)
+IDLE = 3600  # seconds
 APART = 2.0  # seconds that two clocks may differ by
 
 
@@ -89,6 +90,14 @@ def kernel() -> Iterator[Finding]:
         yield Finding(Mark.NOTE, f"encryption: {lack}", advice)
     else:
         yield Finding(Mark.OK, "encryption: WireGuard")
+    yield from idle(probes.remembered())
+
+
+def idle(seconds: int | None) -> Iterator[Finding]:
+    """For how long the kernel remembers a connection that says nothing: a published port forgets it with the kernel."""
+    if seconds is not None:
+        advice = f"sysctl -w {probes.REMEMBERED}=432000, which is usual, and remove what lowers it from /etc/sysctl.d"
+        yield judged(seconds >= IDLE, f"kernel: idle connections are remembered for {seconds / 60:,.0f} min", advice)
 
 
 def engine(path: str) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 from afterswarm.adapters.kernel import wireguard
@@ -45,6 +46,9 @@ PROGRAMS = {
 }
 
 
+REMEMBERED = "net.netfilter.nf_conntrack_tcp_timeout_established"
+
+
 def kernel_lacks(feature: str) -> str:
     """ "" when the kernel has the feature, else what it said."""
     argv = ["unshare", "--net", *KERNEL[feature]]
@@ -64,6 +68,14 @@ def encryption_lacks() -> str:
 def missing_programs() -> list[str]:
     """Debian packages of the programs that are not here."""
     return sorted({package for program, package in PROGRAMS.items() if not shutil.which(program)})
+
+
+def remembered() -> int | None:
+    """Seconds after which the kernel forgets an idle connection; `None` when it tracks none yet."""
+    try:
+        return int(Path("/proc/sys", *REMEMBERED.split(".")).read_text())
+    except OSError:
+        return None
 
 
 class _Socket(http.client.HTTPConnection):
