@@ -170,6 +170,12 @@ class Kernel(Protocol):
     async def source(self, *, netns_pid: int) -> str:
         """The address that a container speaks from when it takes its default route; "" without one."""
 
+    async def ipv6(self) -> list[str] | None:
+        """This host's own global IPv6 addresses; `None`: its kernel has no IPv6."""
+
+    async def forward_ipv6(self) -> None:
+        """Pass IPv6 packets on between interfaces, without losing the routers that were heard of meanwhile."""
+
     async def returning(self) -> bool:
         """Whether this kernel can send answers back as `sync_returns` asks."""
 

@@ -83,9 +83,16 @@ async def _admitted(host: Host, asked: Json, term: str, meant: str, name_servers
     """`None`: on a worker, no manager knows such a network; so the engine says it in its words."""
     if asked.get("MacAddress"):
         raise Refused(400, f"network {term}: a container's MAC address in an overlay network is given by the swarm")
-    address = (asked.get("IPAMConfig") or {}).get("IPv4Address") or ""
+    chosen = asked.get("IPAMConfig") or {}
+    wish = Wish(
+        network=meant,
+        named=term,
+        address=chosen.get("IPv4Address") or "",
+        address6=chosen.get("IPv6Address") or "",
+        name_servers=name_servers,
+    )
     try:
-        return await host.admit(Wish(network=meant, named=term, address=address, name_servers=name_servers))
+        return await host.admit(wish)
     except Refused as refused:
         if refused.status == 404 and host.replica is None:
             return None

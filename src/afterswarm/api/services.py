@@ -34,7 +34,7 @@ async def listing(host: Host, request: Request) -> Response:
             and filters.exact(wanted, "runtime", service.spec.task_template.runtime or "container")
             and filters.exact(wanted, "mode", service.spec.mode.word)
         ):
-            shown = service_view.rendered(service, defaults=request.flag("insertDefaults"))
+            shown = service_view.rendered(snap, service, defaults=request.flag("insertDefaults"))
             if request.flag("status") and not since.before(request, since.STATUS):
                 shown["ServiceStatus"] = service_view.status(snap, service)
             found.append(shown)
@@ -54,8 +54,9 @@ async def create(host: Host, request: Request) -> Response:
 
 
 async def inspect(host: Host, request: Request, id: str) -> Response:  # noqa: A002 - the route's word
-    service = lookup.service(snapshot_of(host), id)
-    return Response.json(service_view.rendered(service, defaults=request.flag("insertDefaults")))
+    snap = snapshot_of(host)
+    service = lookup.service(snap, id)
+    return Response.json(service_view.rendered(snap, service, defaults=request.flag("insertDefaults")))
 
 
 async def update(host: Host, request: Request, id: str) -> Response:  # noqa: A002

@@ -7,6 +7,7 @@ from afterswarm.api.host import Host
 from afterswarm.api.views import network as network_view
 from afterswarm.api.views import render
 from afterswarm.api.write import snapshot_of
+from afterswarm.core import families
 from afterswarm.core.orchestrate import slots
 from afterswarm.http.message import Request, Response
 from afterswarm.model.snapshot import Snapshot
@@ -83,7 +84,7 @@ def rendered(snap: Snapshot, task: Task) -> Json:
         "Status": _status(snap, task),
         "DesiredState": task.desired.word,
         "NetworksAttachments": [
-            {"Network": network_view.attached(network), "Addresses": [a.address] if a.address else []}
+            {"Network": network_view.attached(network), "Addresses": families.both(network, a.address)}
             for a in task.attachments
             if (network := snap.networks.get(a.network_id))
         ],

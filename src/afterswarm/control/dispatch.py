@@ -218,6 +218,7 @@ class Dispatcher:
             returns=hello.returns,
             wireguard=hello.wireguard,
             mtu=hello.mtu,
+            ipv6=hello.ipv6,
             session_with=self._me,
             member_id=hello.member_id,
             trust=hello.trust,

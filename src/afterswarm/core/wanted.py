@@ -200,6 +200,7 @@ def peers(snap: Snapshot) -> list[Peer]:
                 returns=report.returns,
                 wireguard=report.wireguard,
                 mtu=report.mtu,
+                ipv6=report.ipv6,
             )
         )
     return found

@@ -87,6 +87,7 @@ class Member:
         self._returns = False
         self._mtu = 0  # of the device that carries the data path
         self._keys = Keys(self._kernel, config.state / "wireguard.key")
+        self._ipv6: list[str] | None = None
         self._network = Network(
             engine=driver,
             kernel=self._kernel,
@@ -203,6 +204,9 @@ class Member:
                 await self._look_at_the_wire()
                 if not self._returns:
                     log.warning("no br_netfilter in this kernel: tasks here see other hosts' addresses, not clients'")
+                self._ipv6 = await self._kernel.ipv6()
+                if self._ipv6 is None:
+                    self._network.without_ipv6()
                 tasks += [
                     group.create_task(self._network.run(), name="network"),
                     group.create_task(self._resolver.run(), name="resolver"),
@@ -270,6 +274,7 @@ class Member:
             returns=self._returns,
             wireguard=self._keys.public,
             mtu=self._mtu,
+            ipv6=self._ipv6,
             version=__version__,
             trust=self.manager.trust if self.manager else self._credentials.trust,
             issuer=self._identity.issuer,

@@ -28,6 +28,7 @@ class Wish(Part, frozen=True):
     network: str = ""  # name, id, or the beginning of an id
     named: str = ""  # as the user called it
     address: str = ""  # this one and no other
+    address6: str = ""  # likewise; each says what the other is
     name_servers: list[str] = []
 
 

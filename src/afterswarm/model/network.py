@@ -44,10 +44,10 @@ class NetworkSpec(Part, frozen=True):
 
 
 class Network(Obj, frozen=True):
-    """`subnet`, `vni` and `gateways` are the allocator's.
+    """`subnet`, `vni` and `gateways` are the allocator's, and for IPv6 `subnet6` and `gateway6`.
 
     Every host has a gateway address of its own in each network (key: node id, value: plain address). `gateway` is
-    the one that Docker shows. `subnet` is "" until allocated.
+    the one that Docker shows. `subnet` is "" until allocated. IPv6 addresses follow from IPv4's (`core.families`).
     """
 
     spec: NetworkSpec = NetworkSpec()
@@ -55,6 +55,9 @@ class Network(Obj, frozen=True):
     gateway: str = ""  # shown to the user; never given to anybody
     vni: int = 0
     gateways: dict[str, str] = {}
+    subnet6: str = ""  # "fd12:3456:789a:1::/64"; "": IPv4 alone
+    range6: str = ""  # the part of it that addresses are from, when the user chose one
+    gateway6: str = ""  # shown to the user; never given to anybody
     pending_delete: bool = False
     driver_state: Driver | None = None
 

@@ -71,6 +71,7 @@ class NodeReport(Obj, frozen=True):
     returns: bool = False  # see `session.Peer`
     wireguard: str = ""  # see `session.Peer`
     mtu: int = 0  # see `session.Peer`
+    ipv6: list[str] | None = None  # likewise
     session_with: str = ""  # node id of the manager that holds the session
     member_id: str = ""  # etcd member, hex; "" for a worker
     trust: str = ""  # digest of the root certificate that it trusts; a manager's store included

@@ -42,6 +42,7 @@ class Peer(Part, frozen=True):
     returns: bool = False  # its kernel sends answers back through the host that the connection came through
     wireguard: str = ""  # its public key; "" when it cannot take part in encrypted networks
     mtu: int = 0  # of the device that carries its data path; 0: it has not said
+    ipv6: list[str] | None = None  # its own IPv6 addresses; None: its kernel has no IPv6
 
 
 class Target(Part, frozen=True):
@@ -149,6 +150,7 @@ class Hello(Message, frozen=True):
     returns: bool = False  # see `Peer`
     wireguard: str = ""  # see `Peer`
     mtu: int = 0  # see `Peer`
+    ipv6: list[str] | None = None  # likewise
     version: str = ""
     trust: str = ""  # digests, as in `NodeReport`
     issuer: str = ""

@@ -29,6 +29,8 @@ class SimKernel:
         self.underlays: dict[str, int] = {}  # address -> MTU
         self.forgotten: list[tuple[int | None, frozenset[str]]] = []
         self.moved: list[tuple[int | None, frozenset[str]]] = []
+        self.own_ipv6: list[str] | None = []
+        self.forwards_ipv6 = False
         self.writes = 0  # calls that changed something
         self._applied: dict[int | None, Ruleset] = {}  # by us, whatever is there now
         self.broken = ""
@@ -81,6 +83,13 @@ class SimKernel:
     async def source(self, *, netns_pid: int) -> str:
         self._check(netns_pid)
         return self.sources.get(netns_pid, "")
+
+    async def ipv6(self) -> list[str] | None:
+        return self.own_ipv6
+
+    async def forward_ipv6(self) -> None:
+        self._check(None)
+        self.forwards_ipv6 = True
 
     async def returning(self) -> bool:
         return True

@@ -95,7 +95,9 @@ def _network_lines(spec: NetworkSpec, old: NetworkSpec) -> Iterator[str]:
             yield f"{word}: {was} → {will}"
     asked = [pool.subnet for pool in spec.ipam.config if pool.subnet] if spec.ipam else []
     given = [pool.subnet for pool in old.ipam.config] if old.ipam else []
-    if asked and asked != given:
+    if bool(old.enable_ipv6) != bool(spec.enable_ipv6):
+        yield f"enable_ipv6: {bool(old.enable_ipv6)} → {bool(spec.enable_ipv6)}"
+    if not set(asked) <= set(given):  # the swarm gives the other family's itself
         yield f"subnet: {', '.join(given)} → {', '.join(asked)}"
 
 

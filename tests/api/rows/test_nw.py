@@ -104,10 +104,28 @@ async def test_nw_02_encrypted(api: Any, cli: Any) -> None:
     assert "encrypted" in (await inspect(cli, "secret"))["Options"]
 
 
-@pytest.mark.row("NW-19", differs="`--ipv6` on an overlay network is refused; Docker's ingress has no IPv6 either")
-async def test_nw_19_ipv6(api: Any, cli: Any) -> None:
-    words = await cli.fails("network", "create", "-d", "overlay", "--ipv6", "--subnet", "fd00::/64", "six")
-    assert "IPv6 in overlay networks is not supported yet" in words
+@pytest.mark.row("NW-19")
+async def test_nw_19_ipv6(live: Any, cli: Any, eventually: Any) -> None:
+    await cli("network", "create", "-d", "overlay", "--ipv6", "--subnet", "fd00:5::/64", "six")
+    await cli("network", "create", "-d", "overlay", "--ipv6", "drawn")
+
+    async def pools(name: str) -> Any:
+        shown = await inspect(cli, name)
+        assert shown["EnableIPv6"] is True
+        return len(shown["IPAM"]["Config"]) == 2 and shown["IPAM"]["Config"]
+
+    first, second = await eventually(lambda: pools("six"))
+    assert ":" not in first["Subnet"]
+    assert second == {"Subnet": "fd00:5::/64", "Gateway": "fd00:5::1"}
+    assert (await eventually(lambda: pools("drawn")))[1]["Subnet"].startswith("fd")
+    await serve(cli, "web", "--network", "six")
+    addresses = json.loads(await cli("service", "inspect", "web"))[0]["Endpoint"]["VirtualIPs"]
+    assert [":" in ip["Addr"] for ip in addresses] == [False, True]
+    task = (await cli("service", "ps", "-q", "--no-trunc", "web")).split()[0]
+    [there] = json.loads(await cli("inspect", "--type", "task", task))[0]["NetworksAttachments"]
+    assert [":" in address for address in there["Addresses"]] == [False, True]
+    words = await cli.fails("network", "create", "-d", "overlay", "--ipv6", "--subnet", "fd00:5::/80", "again")
+    assert "Pool overlaps" in words
 
 
 @pytest.mark.row("NW-03")

@@ -165,18 +165,32 @@ def test_the_ingress_network_is_used_by_whoever_publishes_through_it() -> None:
     assert admit.remove(snap(network, host), network) == Change(network, None)
 
 
-@pytest.mark.parametrize(
-    ("spec", "words"),
-    [
-        (NetworkSpec(name="n", enable_ipv6=True), "IPv6 in overlay networks is not supported yet"),
-    ],
-)
-def test_what_is_not_done_yet_is_refused_and_not_pretended(spec, words):
-    with pytest.raises(Refused, match=words) as refused:
-        admit.create(snap(), spec)
-    assert refused.value.status == 501
-
-
 def test_encryption_that_is_asked_not_to_be_is_fine():
     assert not admit.create(snap(), NetworkSpec(name="n", options={"encrypted": "false"})).encrypted
     assert admit.create(snap(), NetworkSpec(name="n", options={"encrypted": ""})).encrypted
+
+
+def dual(subnet: str = "", **config: object) -> NetworkSpec:
+    pools = [IPAMConfig(subnet=subnet, **config)] if subnet else []  # type: ignore[arg-type]
+    return NetworkSpec(name="six", enable_ipv6=True, ipam=IPAM(config=pools))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (dual("fd00:1::/64", gateway="fd00:2::1"), "subnet fd00:1::/64 does not contain gateway fd00:2::1"),
+        (dual("fd00:1::/64", ip_range="fd00:2::/80"), "does not contain range fd00:2::/80"),
+        (dual("fd00:1::/121"), "fd00:1::/121 has fewer addresses than the IPv4 subnet: /120 is the smallest"),
+        (dual("fd00:1::/64", ip_range="fd00:1::100/121"), "fewer addresses"),
+        (dual("fd00:7::/80"), "Pool overlaps with other one"),
+        (NetworkSpec(name="six", enable_ipv4=False, enable_ipv6=True), "IPv4 cannot be disabled in a Swarm scoped"),
+    ],
+)
+def test_ipv6_pools_are_checked_as_those_of_ipv4(wanted: NetworkSpec, words: str) -> None:
+    other = Network(id="o", spec=NetworkSpec(name="o", enable_ipv6=True), subnet="10.9.0.0/24", subnet6="fd00:7::/64")
+    assert words in refused(snap(other), wanted).message
+
+
+def test_ipv6_pools_of_a_network_without_ipv6_are_nobodys() -> None:
+    there = Network(id="o", spec=spec("o", subnet="fd00:7::/64"), subnet="10.9.0.0/24")
+    assert admit.create(snap(there), dual("fd00:7::/64")).spec.enable_ipv6

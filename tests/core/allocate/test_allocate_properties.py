@@ -7,14 +7,14 @@ gone in between; new tasks come and old ones go meanwhile.
 from __future__ import annotations
 
 from collections import Counter
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from itertools import combinations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from afterswarm.core import allocate
+from afterswarm.core import allocate, families
 from afterswarm.core.admit.defaults import ingress_network
 from afterswarm.core.allocate.plan import CLUSTER
 from afterswarm.model.base import Change, Obj
@@ -53,7 +53,7 @@ def swarms(draw: st.DrawFn) -> list[Obj]:
     objects += [Node(id=f"n{n}") for n in range(draw(st.integers(0, 3)))]
     for name in NETWORKS:
         ipam = IPAM(config=[IPAMConfig(subnet="10.1.0.64/27")]) if name == "c" and draw(st.booleans()) else None
-        objects.append(Network(id=name, spec=NetworkSpec(name=name, ipam=ipam)))
+        objects.append(Network(id=name, spec=NetworkSpec(name=name, ipam=ipam, enable_ipv6=draw(st.booleans()))))
     for name in ("s", "t", "u"):
         targets = draw(st.lists(st.sampled_from([*NETWORKS, "host", "gone"]), unique=True, max_size=2))
         template = TaskSpec(networks=[NetworkAttachmentConfig(target=t) for t in targets])
@@ -84,6 +84,14 @@ def check(snap: Snapshot) -> None:
     """What holds at every moment."""
     subnets = [IPv4Network(n.subnet) for n in snap.networks.values() if n.subnet]
     assert not any(one.overlaps(other) for one, other in combinations(subnets, 2))
+    dual = [n for n in snap.networks.values() if n.subnet6]
+    assert not any(
+        IPv6Network(one.subnet6).overlaps(IPv6Network(other.subnet6)) for one, other in combinations(dual, 2)
+    )
+    assert all(bool(n.subnet6) == bool(n.subnet and n.spec.enable_ipv6) for n in snap.networks.values())
+    for n in dual:
+        assert all(IPv6Address(families.twin(n, a)) in IPv6Network(n.subnet6) for a in n.gateways.values())
+        assert n.gateway6 not in {families.twin(n, a) for a in n.gateways.values()}
     vnis = [n.vni for n in snap.networks.values() if n.vni]
     assert len(vnis) == len(set(vnis))
     assert all(vni >= 4096 for vni in vnis)

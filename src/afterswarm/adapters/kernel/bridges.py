@@ -40,7 +40,10 @@ def _repairs(link: Link, found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     addresses = {f"{a['local']}/{a['prefixlen']}" for a in found.get("addr_info", ()) if "local" in a}
     for address in link.addresses:
         if address not in addresses:
-            yield f"{link.bridge} had no address {address}", f"addr add {address} dev {link.bridge}"
+            yield (
+                f"{link.bridge} had no address {address}",
+                f"addr add {address} dev {link.bridge}{' nodad' * (':' in address)}",
+            )
 
 
 def _ways(links: Collection[Link]) -> Iterator[tuple[str, str]]:
@@ -56,6 +59,8 @@ def _ways(links: Collection[Link]) -> Iterator[tuple[str, str]]:
 
 def _settings(links: Collection[Link]) -> list[Difference]:
     wanted = {"net/ipv4/ip_forward": 1} if links else {}
+    if any(link.ipv6 for link in links):
+        wanted["net/ipv6/conf/all/forwarding"] = 1
     for link in links:
         wanted[f"net/ipv4/conf/{link.bridge}/rp_filter"] = 2  # answers may come through another of our bridges
         if link.ingress:

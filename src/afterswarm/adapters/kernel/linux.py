@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-from afterswarm.adapters.kernel import bridges, flows, netlink, routing, wireguard
+from afterswarm.adapters.kernel import bridges, flows, ipv6, netlink, routing, wireguard
 from afterswarm.adapters.kernel.namespaces import inside
 from afterswarm.adapters.kernel.nft import Rulesets
 from afterswarm.core.dataplane.paths import Return
@@ -64,6 +64,12 @@ class LinuxKernel:
                 return routing.source()
 
         return await self._do(look)
+
+    async def ipv6(self) -> list[str] | None:
+        return await self._do(ipv6.own)
+
+    async def forward_ipv6(self) -> None:
+        await self._do(ipv6.forward)
 
     async def returning(self) -> bool:
         return await self._do(routing.sees_bridged)

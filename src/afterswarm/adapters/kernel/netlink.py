@@ -14,6 +14,7 @@ import json
 from collections.abc import Collection
 from typing import Any
 
+from afterswarm.adapters.kernel import ipv6
 from afterswarm.adapters.programs import run
 from afterswarm.core.dataplane import diff
 from afterswarm.core.dataplane.vxlan import EVERYBODY, PREFIX, Link
@@ -50,7 +51,9 @@ def _sync(wanted: Collection[Link], bridges: dict[str, str]) -> list[Difference]
             case diff.Create(link):
                 how = f"id {link.vni} local {link.local} dstport {link.port} nolearning"
                 how += f" dev {link.via}" if link.via else ""
+                ipv6.trust(link)
                 links += [f"link add {link.name} type vxlan {how}", *_settings(link)]
+                links += [f"address replace {address} dev {link.bridge} nodad" for address in link.ipv6]
             case diff.Adjust(link):
                 links += _settings(link)
             case diff.Learn(name, mac, host):

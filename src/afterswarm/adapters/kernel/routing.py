@@ -15,6 +15,7 @@ from afterswarm.model.repair import ROUTES, Difference
 
 ELSEWHERE = "192.0.2.1"  # nobody has it (RFC 5737)
 
+_IPV6 = Path("/proc/net/if_inet6")
 _BRIDGED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
 
@@ -35,11 +36,18 @@ def sees_bridged() -> bool:
 
 def sync(wanted: Collection[Return]) -> list[Difference]:
     """Make our rules and tables these, and say what was not so; others' are not looked at."""
-    rules = {_rule(r) for r in _json("ip", "-j", "-4", "rule", "show") if r.get("priority") == PRIORITY}
+    found = _sync("-4", [way for way in wanted if ":" not in way.source])
+    if _IPV6.exists():
+        found += _sync("-6", [way for way in wanted if ":" in way.source])
+    return found
+
+
+def _sync(family: str, wanted: Collection[Return]) -> list[Difference]:
+    rules = {_rule(r) for r in _json("ip", "-j", family, "rule", "show") if r.get("priority") == PRIORITY}
     goal = {f"from {way.source} fwmark {way.mark:#x} lookup {way.mark}" for way in wanted}
     routes = {
         (int(r["table"]), r["gateway"], r["dev"])
-        for r in _json("ip", "-j", "-4", "route", "show", "table", "all", "default")
+        for r in _json("ip", "-j", family, "route", "show", "table", "all", "default")
         if str(r.get("table", "")).isdecimal() and int(r["table"]) & MASK == MARK and "gateway" in r
     }
     ways = {(way.mark, way.gateway, way.device) for way in wanted}
@@ -52,7 +60,7 @@ def sync(wanted: Collection[Return]) -> list[Difference]:
     ]
     changes += [f"rule add {rule} priority {PRIORITY}" for rule in sorted(goal - rules)]
     if changes:
-        run("ip", "-4", "-batch", "-", stdin="\n".join(changes) + "\n")
+        run("ip", family, "-batch", "-", stdin="\n".join(changes) + "\n")
     found = [f"there was no rule {rule}" for rule in sorted(goal - rules)]
     found += [f"there was a rule {rule}" for rule in sorted(rules - goal)]
     found += [f"table {table} did not lead to {gateway}" for table, gateway, _ in sorted(ways - routes)]

@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from afterswarm.core.dataplane import bridge
 from afterswarm.model.network import LABEL, Network
-from afterswarm.ports import Clock, Engine, EngineError, Json
+from afterswarm.ports import Clock, Engine, EngineError, Json, Kernel
 
 log = logging.getLogger(__name__)
 
@@ -19,9 +19,10 @@ RETRY = 0.2
 class Bridges:
     """`present` holds the ids of networks that the engine had when last seen."""
 
-    def __init__(self, *, engine: Engine, clock: Clock, node_id: str) -> None:
+    def __init__(self, *, engine: Engine, kernel: Kernel, clock: Clock, node_id: str) -> None:
         self.present: set[str] = set()
         self._engine = engine
+        self._kernel = kernel
         self._clock = clock
         self._node_id = node_id
         self._too_late: dict[str, int] = {}  # network id -> MTU that it could not get, since it was in use
@@ -44,6 +45,8 @@ class Bridges:
                 self.present.discard(network.id)
                 in_use = [n for n in ours if bridge.in_the_way(n, wanted) and not await self._remove(n)]
                 if not in_use:
+                    if network.subnet6:
+                        await self._kernel.forward_ipv6()
                     await self._engine.create_network(wanted)
                     log.info("network %s (%s) made: %s", network.name, network.id, network.subnet)
                     self.present.add(network.id)

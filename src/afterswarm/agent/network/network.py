@@ -22,6 +22,7 @@ from afterswarm.agent.network.repairs import Repairs
 from afterswarm.agent.network.rules import Rules
 from afterswarm.agent.network.silence import Silence
 from afterswarm.agent.network.tunnels import Tunnels
+from afterswarm.core import families
 from afterswarm.core.dataplane import sizes, vxlan
 from afterswarm.core.dns import Zone
 from afterswarm.core.host.guests import as_tasks
@@ -70,7 +71,7 @@ class Network:
         self.repairs = Repairs(clock)
         self._guarded = Guarded(self.repairs)
         self._silence = Silence(clock, node_id, heard=heard, changed=self._routing_due.set)
-        self._bridges = Bridges(engine=engine, clock=clock, node_id=node_id)
+        self._bridges = Bridges(engine=engine, kernel=kernel, clock=clock, node_id=node_id)
         self._tunnels = Tunnels(
             kernel=kernel,
             orders=self._orders,
@@ -124,6 +125,10 @@ class Network:
         live = (a.address for live in self._rules.live.values() for a in live.task.attachments)
         return address not in {a.partition("/")[0] for a in live}
 
+    def without_ipv6(self) -> None:
+        """This host's kernel has none: it takes part in networks of both families with IPv4 alone."""
+        self._orders.ipv6 = False
+
     async def prepare(self, task: Task) -> list[tuple[str, Json]]:
         endpoints: list[tuple[str, Json]] = []
         networks: list[Overlay] = []
@@ -138,6 +143,8 @@ class Network:
             networks.append(network)
             address = attachment.address.partition("/")[0]
             endpoint: Json = {"IPAMConfig": {"IPv4Address": address}, "MacAddress": vxlan.container_mac(address)}
+            if network.subnet6:
+                endpoint["IPAMConfig"]["IPv6Address"] = families.twin(network, address)
             if network.id in options:
                 endpoint["DriverOpts"] = options[network.id]
             endpoints.append((network.name, endpoint))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import msgspec
+from msgspec.structs import replace
 
 from afterswarm.core.dataplane import vxlan
 from afterswarm.model.network import Network as Overlay
@@ -17,6 +17,7 @@ class Orders:
     def __init__(self, node_id: str) -> None:
         self.wanted = Wanted()
         self.basis = 0
+        self.ipv6 = True  # this host's kernel has it
         self._node_id = node_id
 
     def take(self, wanted: Wanted) -> set[str] | None:
@@ -24,13 +25,13 @@ class Orders:
         if wanted.rev < self.wanted.rev:
             return None
         new = {name: value for name in SECTIONS if (value := getattr(wanted, name)) is not None}
-        self.wanted = msgspec.structs.replace(self.wanted, rev=wanted.rev, **new)
+        self.wanted = replace(self.wanted, rev=wanted.rev, **new)
         self.basis = max(self.basis, wanted.basis)
         return set(new)
 
     def begin_anew(self) -> None:
         """The swarm was made anew from a copy of it: a lower revision is not an older one now."""
-        self.wanted = msgspec.structs.replace(self.wanted, rev=0)
+        self.wanted = replace(self.wanted, rev=0)
         self.basis = 0
 
     @property
@@ -41,8 +42,8 @@ class Orders:
     @property
     def networks(self) -> dict[str, Overlay]:
         """Those that this host can be in already, by id."""
-        found = self.wanted.networks or ()
-        return {n.id: n for n in found if n.subnet and self._node_id in n.gateways}
+        found = (n for n in self.wanted.networks or () if n.subnet and self._node_id in n.gateways)
+        return {n.id: n if self.ipv6 else replace(n, subnet6="") for n in found}
 
     @property
     def routes(self) -> list[Route]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 from afterswarm.api import lookup
 from afterswarm.api.views import render
 from afterswarm.core.admit.guest import guests_of
@@ -87,9 +89,17 @@ def _pools(network: Network) -> list[Json]:
     asked = [render.plain(c) for c in network.spec.ipam.config if c.subnet] if network.spec.ipam else []
     if not network.subnet:
         return asked
-    given = {"Subnet": network.subnet, **({"Gateway": network.gateway} if network.gateway else {})}
-    same = next((pool for pool in asked if pool["Subnet"] == network.subnet), {})
-    return [{**same, **given}]
+    pools = [(network.subnet, network.gateway), *([(network.subnet6, network.gateway6)] if network.subnet6 else [])]
+    shown = []
+    for subnet, gateway in pools:
+        same = next((pool for pool in asked if _same(pool["Subnet"], subnet)), {})
+        shown.append({**same, "Subnet": subnet, **({"Gateway": gateway} if gateway else {})})
+    return shown
+
+
+def _same(asked: str, given: str) -> bool:
+    """IPv6 addresses can be written in several ways."""
+    return ip_network(asked, strict=False) == ip_network(given, strict=False)
 
 
 def _options(network: Network) -> dict[str, str]:

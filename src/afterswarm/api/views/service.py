@@ -5,9 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from afterswarm.api.views import render
+from afterswarm.core import families
 from afterswarm.core.orchestrate import jobs, slots
 from afterswarm.model.node import NodeState
-from afterswarm.model.service import SECOND, EndpointSpec, PortConfig, Service, ServiceSpec, UpdateConfig, UpdateStatus
+from afterswarm.model.service import (
+    SECOND,
+    EndpointSpec,
+    PortConfig,
+    Service,
+    ServiceSpec,
+    UpdateConfig,
+    UpdateStatus,
+    VirtualIP,
+)
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import Task, TaskState
 from afterswarm.ports import Json
@@ -32,11 +42,11 @@ DEFAULTS: Json = {  # what `?insertDefaults=true` fills in
 }
 
 
-def rendered(service: Service, *, defaults: bool = False) -> Json:
+def rendered(snap: Snapshot, service: Service, *, defaults: bool = False) -> Json:
     shown = {**render.base(service), "Spec": spec(service.spec, defaults=defaults)}
     if service.previous_spec:
         shown["PreviousSpec"] = spec(service.previous_spec, defaults=defaults)
-    shown["Endpoint"] = _endpoint(service)
+    shown["Endpoint"] = _endpoint(snap, service)
     if service.update_status:
         shown["UpdateStatus"] = _update_status(service.update_status)
     if job := service.job_status:
@@ -119,7 +129,7 @@ def _endpoint_spec(wanted: EndpointSpec) -> Json:
     return shown
 
 
-def _endpoint(service: Service) -> Json:
+def _endpoint(snap: Snapshot, service: Service) -> Json:
     given = service.endpoint
     if given is None:
         return {"Spec": {}}
@@ -127,8 +137,16 @@ def _endpoint(service: Service) -> Json:
     if given.ports:
         shown["Ports"] = [_port(p) for p in given.ports]
     if given.virtual_ips:
-        shown["VirtualIPs"] = [render.plain(ip) for ip in given.virtual_ips]
+        shown["VirtualIPs"] = [render.plain(ip) for own in given.virtual_ips for ip in _families(snap, own)]
     return shown
+
+
+def _families(snap: Snapshot, own: VirtualIP) -> list[VirtualIP]:
+    """Both addresses, IPv4's first. Nobody asks for those in the ingress network."""
+    network = snap.networks.get(own.network_id)
+    if network is None or network.spec.ingress:
+        return [own]
+    return [VirtualIP(network_id=own.network_id, addr=address) for address in families.both(network, own.addr)]
 
 
 def _update_status(progress: UpdateStatus) -> Json:

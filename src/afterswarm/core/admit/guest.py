@@ -6,11 +6,12 @@ refuses a commit when somebody else gave an address meanwhile (see `core.cluster
 
 from __future__ import annotations
 
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 from msgspec.structs import replace
 
 from afterswarm import ids
+from afterswarm.core import families
 from afterswarm.core.allocate.addresses import Pool, in_use
 from afterswarm.model.base import Change
 from afterswarm.model.guest import Guest, Said, Wish
@@ -44,10 +45,11 @@ def admit(snap: Snapshot, node_id: str, wish: Wish) -> tuple[Network, Guest | No
     if not into.subnet or not into.vni or node_id not in into.gateways:
         return into, None
     pool = Pool(into, in_use(snap)[into.id])
-    if wish.address:
-        address = pool.take_this(_address(wish.address))
+    if wanted := _wanted(into, wish):
+        address = pool.take_this(wanted)
         if not address:
-            raise Refused(403, f"{could_not}ResourceExhausted desc = Address already in use: {wish.address}")
+            taken = wish.address or wish.address6
+            raise Refused(403, f"{could_not}ResourceExhausted desc = Address already in use: {taken}")
     else:
         address = pool.take()
     if not address:
@@ -91,6 +93,32 @@ def reported(snap: Snapshot, node_id: str, said: Said) -> list[Change]:
 def guests_of(snap: Snapshot, network_id: str) -> list[Guest]:
     """The guests in a network, by id."""
     return [guest for _, guest in sorted(snap.guests.items()) if guest.attachment.network_id == network_id]
+
+
+def _wanted(into: Network, wish: Wish) -> str:
+    """The IPv4 address that the user asked for, in either family; "" when any will do."""
+    address = _address(wish.address) if wish.address else ""
+    if not wish.address6:
+        return address
+    try:
+        second = str(IPv6Address(wish.address6))
+    except AddressValueError:
+        raise Refused(400, f"invalid IPv6 address: {wish.address6}") from None
+    if not into.subnet6:
+        raise Refused(400, f"network {into.name} has no IPv6")
+    found = families.place(into, second)
+    if not found:
+        inside = into.range6 or into.subnet6
+        raise Refused(400, f"{second} is none of the first {2 ** (32 - _bits(into))} addresses of {inside}")
+    if address and found != address:
+        raise Refused(
+            400, f"{second} goes with {found} in network {into.name}, not with {address}: ask for one of them"
+        )
+    return found
+
+
+def _bits(network: Network) -> int:
+    return int(network.subnet.partition("/")[2])
 
 
 def _address(text: str) -> str:

@@ -22,6 +22,7 @@ from afterswarm.model.task import TaskState
 
 PREDEFINED_LABEL = "com.docker.swarm.predefined"
 MTU_LEAST, MTU_MOST = 576, 65535 - 50
+_Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 _INVALID = "rpc error: code = InvalidArgument desc = "
 _PRECONDITION = "rpc error: code = FailedPrecondition desc = "
 
@@ -41,8 +42,8 @@ def create(snap: Snapshot, spec: NetworkSpec) -> Network:
         return _node_local(snap, spec)
     if (spec.config_from or {}).get("Network"):
         raise Refused(400, f"{_INVALID}an overlay network cannot be made from a configuration")
-    if spec.enable_ipv6:
-        raise Refused(501, "IPv6 in overlay networks is not supported yet")
+    if spec.enable_ipv4 is False:
+        raise Refused(400, f"{_INVALID}IPv4 cannot be disabled in a Swarm scoped network")
     check_name_free(snap, spec.name)
     if spec.ingress:
         _check_ingress(snap, spec)
@@ -135,54 +136,77 @@ def _check_ingress(snap: Snapshot, spec: NetworkSpec) -> None:
 
 
 def _check_addresses(snap: Snapshot, spec: NetworkSpec) -> None:
-    mine: list[ipaddress.IPv4Network] = []
+    """Of IPv6 only where it is asked for; else its subnets are accepted as Docker does, and given to nobody."""
+    mine: dict[int, _Subnet] = {}
+    ranges: dict[int, _Subnet] = {}
     for config in spec.ipam.config if spec.ipam else []:
         if not config.subnet:
             if config.gateway or config.ip_range:
                 raise Refused(400, f"{_INVALID}ipam configuration: subnet is required with a gateway or an IP range")
             continue
         subnet = _subnet(config.subnet, "invalid subnet")
-        if isinstance(subnet, ipaddress.IPv6Network):
-            continue  # accepted as Docker does, and given to nobody
+        if subnet.version == 6 and not spec.enable_ipv6:
+            continue
         if config.gateway:
             _address_in(subnet, config.gateway, "gateway")
-        if config.ip_range and not _within(_subnet(config.ip_range, "invalid range"), subnet):
+        ranges[subnet.version] = inside = _subnet(config.ip_range, "invalid range") if config.ip_range else subnet
+        if not _within(inside, subnet):
             why = f"subnet {config.subnet} does not contain range {config.ip_range}"
             raise Refused(400, f"{_INVALID}ipam configuration: {why}")
         for address in config.auxiliary_addresses.values():
             _address_in(subnet, address, "auxiliary address")
-        if mine:
-            raise Refused(501, "an overlay network of several IPv4 subnets is not supported: make one larger subnet")
-        mine.append(subnet)
+        if subnet.version in mine:
+            words = (
+                f"an overlay network of several IPv{subnet.version} subnets is not supported: make one larger subnet"
+            )
+            raise Refused(501, words)
+        mine[subnet.version] = subnet
+    if 6 in ranges:
+        _check_room(snap, mine.get(4), ranges[6])
     # A network that is being removed keeps its subnet until its last container has ended: the new one waits for it.
     there = [n for n in snap.networks.values() if not n.pending_delete and not n.node_local]
     taken = [subnet for network in there for subnet in _subnets_of(network)]
-    for subnet in mine:
-        if any(subnet.overlaps(other) for other in taken):
+    for subnet in mine.values():
+        if any(_overlap(subnet, other) for other in taken):
             why = "invalid pool request: Pool overlaps with other one on this address space"
             raise Refused(400, _INVALID + why)
 
 
-def _subnets_of(network: Network) -> Iterator[ipaddress.IPv4Network]:
+def _check_room(snap: Snapshot, first: _Subnet | None, second: _Subnet) -> None:
+    """Every IPv4 address needs one that goes with it (see `core.families`)."""
+    cluster = snap.cluster
+    bits = 32 - first.prefixlen if first else 32 - (cluster.subnet_size if cluster else 24)
+    if second.prefixlen > 128 - bits:
+        why = f"{second} has fewer addresses than the IPv4 subnet: /{128 - bits} is the smallest"
+        raise Refused(400, f"{_INVALID}ipam configuration: {why}")
+
+
+def _subnets_of(network: Network) -> Iterator[_Subnet]:
     asked = [c.subnet for c in network.spec.ipam.config] if network.spec.ipam else []
-    for text in {network.subnet, *asked} - {""}:
-        parsed = ipaddress.ip_network(text, strict=False)
-        if isinstance(parsed, ipaddress.IPv4Network):
-            yield parsed
+    for text in {network.subnet, network.subnet6, *asked} - {""}:
+        subnet = ipaddress.ip_network(text, strict=False)
+        if subnet.version == 4 or network.spec.enable_ipv6:
+            yield subnet
 
 
-def _subnet(text: str, complaint: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+def _overlap(one: _Subnet, other: _Subnet) -> bool:
+    return one.version == other.version and one.overlaps(other)
+
+
+def _subnet(text: str, complaint: str) -> _Subnet:
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError as error:
         raise Refused(400, f"{_INVALID}ipam configuration: {complaint} {text}") from error
 
 
-def _within(inner: ipaddress.IPv4Network | ipaddress.IPv6Network, outer: ipaddress.IPv4Network) -> bool:
-    return isinstance(inner, ipaddress.IPv4Network) and inner.subnet_of(outer)
+def _within(inner: _Subnet, outer: _Subnet) -> bool:
+    if isinstance(inner, ipaddress.IPv4Network):
+        return isinstance(outer, ipaddress.IPv4Network) and inner.subnet_of(outer)
+    return isinstance(outer, ipaddress.IPv6Network) and inner.subnet_of(outer)
 
 
-def _address_in(subnet: ipaddress.IPv4Network, text: str, what: str) -> None:
+def _address_in(subnet: _Subnet, text: str, what: str) -> None:
     try:
         inside = ipaddress.ip_address(text) in subnet
     except ValueError:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv4Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from itertools import chain
 
 import msgspec
 
+from afterswarm.core import families
 from afterswarm.model.cluster import Cluster
 from afterswarm.model.network import IPAMConfig, Network
 from afterswarm.model.snapshot import Snapshot
@@ -32,6 +33,8 @@ class Subnets:
         self._given = [subnet for network in snap.networks.values() for subnet in _subnets(network)]
         # A subnet with a host's own address in it would cut that host off from the others.
         self._hosts = list(_hosts(snap))
+        self._pool6 = families.pool(cluster.id)
+        self._given6 = [subnet for network in snap.networks.values() for subnet in _subnets6(network)]
         self._vnis = {network.vni for network in snap.networks.values() if network.vni}
 
     def take(self) -> str:
@@ -47,6 +50,19 @@ class Subnets:
                 if self._free(subnet):
                     self._given.append(subnet)
                     return str(subnet)
+        return ""
+
+    def take6(self) -> str:
+        """Likewise of IPv6; there are always more."""
+        first, step = int(self._pool6.network_address), 2 ** (128 - families.SUBNET_SIZE)
+        count = self._pool6.num_addresses // step
+        inside = [int(s.broadcast_address) for s in self._given6 if s.overlaps(self._pool6)]
+        start = min((max(inside) - first) // step + 1, count) if inside else 0
+        for n in (*range(start, count), *range(start)):
+            subnet = IPv6Network((first + n * step, families.SUBNET_SIZE))
+            if not any(map(subnet.overlaps, self._given6)):
+                self._given6.append(subnet)
+                return str(subnet)
         return ""
 
     def take_vni(self) -> int:
@@ -80,6 +96,9 @@ class Pool:
         self._all = range(low + 1, high)
         self._range = range(int(tasks.network_address), int(tasks.broadcast_address) + 1)
         reserved = (network.gateway, config.gateway, *network.gateways.values(), *config.auxiliary_addresses.values())
+        second = families.asked(network)
+        reserved6 = (network.gateway6, second.gateway, *second.auxiliary_addresses.values())
+        reserved += tuple(families.place(network, address) for address in reserved6 if address and network.subnet6)
         self._taken = {low, high, *use.held, *(number(address) for address in reserved if address)}
         self._stopped = use.stopped - self._taken
         self._last = max((n for n in use.held if n in self._range), default=self._range.start - 1)
@@ -142,12 +161,16 @@ def asked(network: Network) -> IPAMConfig:
 
 def in_the_way(snap: Snapshot, network: Network) -> Network | None:
     """One that is being removed and still has the subnet which this one is to have."""
-    subnet = asked(network).subnet
-    if not subnet:
-        return None
-    wanted = IPv4Network(subnet, strict=False)
-    going = (other for _, other in sorted(snap.networks.items()) if other.pending_delete)
-    return next((other for other in going if any(map(wanted.overlaps, _subnets(other)))), None)
+    subnet, subnet6 = asked(network).subnet, families.asked(network).subnet if network.spec.enable_ipv6 else ""
+    going = [other for _, other in sorted(snap.networks.items()) if other.pending_delete]
+    if subnet:
+        wanted = IPv4Network(subnet, strict=False)
+        if other := next((other for other in going if any(map(wanted.overlaps, _subnets(other)))), None):
+            return other
+    if subnet6:
+        wanted6 = IPv6Network(subnet6, strict=False)
+        return next((other for other in going if any(map(wanted6.overlaps, _subnets6(other)))), None)
+    return None
 
 
 def number(address: str) -> int:
@@ -181,6 +204,12 @@ def _has_stopped(snap: Snapshot, task: Task) -> bool:
 def _subnets(network: Network) -> Iterator[IPv4Network]:
     for text in {network.subnet, asked(network).subnet} - {""}:
         yield IPv4Network(text, strict=False)
+
+
+def _subnets6(network: Network) -> Iterator[IPv6Network]:
+    chosen = families.asked(network).subnet if network.spec.enable_ipv6 else ""
+    for text in {network.subnet6, chosen} - {""}:
+        yield IPv6Network(text, strict=False)
 
 
 def _hosts(snap: Snapshot) -> Iterator[int]:

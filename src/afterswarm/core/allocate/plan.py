@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from math import inf
 
 from msgspec.structs import replace
 
+from afterswarm.core import families
 from afterswarm.core.allocate import ports
 from afterswarm.core.allocate.addresses import Pool, Subnets, Use, asked, in_the_way, in_use
 from afterswarm.model.base import Change, Plan
@@ -131,6 +132,8 @@ class _Work:
             new = replace(new, vni=self.subnets.take_vni())
         if not new.gateway:
             new = replace(new, gateway=asked(network).gateway or first_address(new.subnet))
+        if new.spec.enable_ipv6 and not new.subnet6:
+            new = self._second_family(new)
         gateways = {node: new.gateways[node] for node in sorted(self.snap.nodes) if node in new.gateways}
         if gateways != new.gateways:
             new = replace(new, gateways=gateways)
@@ -146,6 +149,14 @@ class _Work:
         """One that cannot encrypt gets no address: without, no daemon makes a link, whatever version it is of."""
         report = self.snap.node_reports.get(node)
         return not network.encrypted or bool(report and report.wireguard)
+
+    def _second_family(self, network: Network) -> Network:
+        """Once, with the first: containers that are there would have to be made anew."""
+        chosen = families.asked(network)
+        subnet = str(IPv6Network(chosen.subnet, strict=False)) if chosen.subnet else self.subnets.take6()
+        gateway = chosen.gateway or str(IPv6Network(subnet)[1])
+        inside = str(IPv6Network(chosen.ip_range, strict=False)) if chosen.ip_range else ""
+        return replace(network, subnet6=subnet, range6=inside, gateway6=gateway)
 
     def service(self, service: Service) -> None:
         if service.pending_delete:

@@ -131,8 +131,8 @@ def _network_guards(addresses: set[tuple[str, str]]) -> Iterator[str]:
     return (f"network/{network_id}" for network_id, _ in sorted(addresses))
 
 
-def _pools(network: object) -> tuple[str, int] | None:
-    return (network.subnet, network.vni) if isinstance(network, Network) else None
+def _pools(network: object) -> tuple[str, str, int] | None:
+    return (network.subnet, network.subnet6, network.vni) if isinstance(network, Network) else None
 
 
 def _manager(node: object) -> tuple[bool, bool] | None:

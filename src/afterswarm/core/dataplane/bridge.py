@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 from typing import Any
 
 import msgspec
 
+from afterswarm.core import families
 from afterswarm.core.dataplane.vxlan import bridge_name
 from afterswarm.model.network import LABEL, Network
 from afterswarm.model.network import MTU as OPTION
@@ -15,14 +16,18 @@ BRIDGE = "com.docker.network.bridge.name"
 
 
 def body(network: Network, gateway: str, mtu: int) -> dict[str, Any]:
-    """Of `POST /networks/create`. Same name and subnet on every host; the gateway is this host's own."""
+    """Of `POST /networks/create`. Same name and subnets on every host; the gateways are this host's own."""
+    pools = [{"Subnet": network.subnet, "Gateway": gateway}]
+    if network.subnet6:
+        pools.append({"Subnet": network.subnet6, "Gateway": families.twin(network, gateway)})
     return {
         "Name": network.name,
         "CheckDuplicate": True,
         "Driver": "bridge",
         "Internal": network.spec.internal,
         "Attachable": network.spec.attachable,
-        "IPAM": {"Driver": "default", "Config": [{"Subnet": network.subnet, "Gateway": gateway}]},
+        **({"EnableIPv6": True} if network.subnet6 else {}),
+        "IPAM": {"Driver": "default", "Config": pools},
         "Options": {
             BRIDGE: bridge_name(network.id),
             OPTION: str(mtu),
@@ -64,8 +69,9 @@ def fits(found: dict[str, Any], wanted: dict[str, Any], *, size: bool = True) ->
     return (
         found.get("Name") == wanted["Name"]
         and bool(found.get("Internal")) == wanted["Internal"]
-        and _pools(found) == _pools(wanted)
         and all((found.get("Options") or {}).get(key) == value for key, value in options.items())
+        and bool(found.get("EnableIPv6")) == bool(wanted.get("EnableIPv6"))
+        and set(_pools(found)) == set(_pools(wanted))
         and (found.get("Labels") or {}).get(LABEL) == wanted["Labels"][LABEL]
     )
 
@@ -75,12 +81,12 @@ def in_the_way(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
     return (
         found.get("Name") == wanted["Name"]
         or (found.get("Options") or {}).get(BRIDGE) == wanted["Options"][BRIDGE]
-        or any(a.overlaps(b) for a in _subnets(found) for b in _subnets(wanted))
+        or any(a.version == b.version and a.overlaps(b) for a in _subnets(found) for b in _subnets(wanted))
     )
 
 
-def _subnets(network: dict[str, Any]) -> list[IPv4Network]:
-    return [IPv4Network(subnet) for subnet, _ in _pools(network) if subnet and ":" not in subnet]
+def _subnets(network: dict[str, Any]) -> list[Any]:
+    return [ip_network(subnet) for subnet, _ in _pools(network) if subnet]
 
 
 def _pools(network: dict[str, Any]) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import msgspec
 
+from afterswarm.core import families
 from afterswarm.core.dataplane.vxlan import bridge_name, gateway_mac
 from afterswarm.model.network import Network
 
@@ -44,12 +45,14 @@ def entries(network: Network, node_id: str) -> dict[str, int]:
 
 
 def returns(networks: Iterable[Network], node_id: str) -> list[Return]:
-    """Every way back of this host."""
+    """Every way back of this host, in both families alike."""
     return sorted(
-        Return(mark=_mark(n, address), source=n.subnet, gateway=address, device=bridge_name(n.id))
+        Return(mark=_mark(n, address), source=source, gateway=gateway, device=bridge_name(n.id))
         for n in networks
         if n.spec.ingress and n.subnet and node_id in n.gateways
         for address in _others(n, node_id)
+        for source, gateway in ((n.subnet, address), (n.subnet6, families.twin(n, address)))
+        if source
     )
 
 

@@ -7,10 +7,11 @@ us (nothing is learned from the wire): one per container and gateway elsewhere, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import msgspec
 
+from afterswarm.core import families
 from afterswarm.core.dataplane import sizes, wireguard
 from afterswarm.model.network import Network
 from afterswarm.model.session import Peer, Route
@@ -36,6 +37,11 @@ class Link(msgspec.Struct, frozen=True):
     fdb: tuple[tuple[str, str], ...] = ()  # (MAC, host), sorted
     addresses: tuple[str, ...] = ()  # of the bridge, with the length of their prefix
 
+    @property
+    def ipv6(self) -> list[str]:
+        """Those of its addresses; none: the network has IPv4 alone."""
+        return [address for address in self.addresses if ":" in address]
+
 
 def bridge_name(network_id: str) -> str:
     """Of the engine's bridge. 13 characters; the kernel takes 15."""
@@ -53,6 +59,16 @@ def container_mac(address: str) -> str:
 def gateway_mac(address: str) -> str:
     """Of a host's bridge. Another prefix than containers': who sees a frame knows that a host sent it."""
     return "02:af:" + IPv4Address(address).packed.hex(":")
+
+
+def _addresses(network: Network, node_id: str) -> tuple[str, ...]:
+    """Of a host's bridge. It asks for IPv6 neighbours by the last one: engines give all of theirs fe80::1."""
+    gateway = network.gateways[node_id]
+    own = [f"{gateway}/{network.subnet.partition('/')[2]}"]
+    if network.subnet6:
+        link_local = IPv6Address(b"\xfe\x80" + bytes(8) + b"\x02\xaf" + IPv4Address(gateway).packed)
+        own += [f"{families.twin(network, gateway)}/{network.subnet6.partition('/')[2]}", f"{link_local}/64"]
+    return tuple(own)
 
 
 def links(
@@ -78,7 +94,7 @@ def links(
             port=port,
             mtu=sizes.of_link(network, node_id, peers),
             ingress=network.spec.ingress,
-            addresses=(f"{network.gateways[node_id]}/{network.subnet.partition('/')[2]}",),
+            addresses=_addresses(network, node_id),
             fdb=_fdb(network, routes, {n: host for n, host in hosts.items() if host and n != node_id}, node_id),
         )
         for network in networks
