@@ -184,6 +184,12 @@ class Kernel(Protocol):
     ) -> None:
         """Delete conntrack entries that were translated to one of these addresses. `datagrams`: those of UDP alone."""
 
+    def disturbances(self) -> AsyncIterator[set[str]]:
+        """Each time that somebody (perhaps we) has changed what may be ours, until cancelled. Raises `OSError`.
+
+        What it may be: RULES (nftables'), LINKS (anything else) or both.
+        """
+
 
 class Clock(Protocol):
     def now(self) -> float:

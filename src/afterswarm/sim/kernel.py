@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from base64 import b64encode
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from hashlib import sha256
 
 from afterswarm.model.repair import ENCRYPTION, FDB, LINKS, ROUTES, RULES, Difference
@@ -32,6 +33,7 @@ class SimKernel:
         self.own_ipv6: list[str] | None = []
         self.forwards_ipv6 = False
         self.writes = 0  # calls that changed something
+        self.disturbed = asyncio.Event()  # to be set by who breaks something, if it is to be noticed at once
         self._applied: dict[int | None, Ruleset] = {}  # by us, whatever is there now
         self.broken = ""
 
@@ -100,6 +102,12 @@ class SimKernel:
         self._check(netns_pid)
         if addresses:
             (self.moved if datagrams else self.forgotten).append((netns_pid, frozenset(addresses)))
+
+    async def disturbances(self) -> AsyncIterator[set[str]]:
+        while True:
+            await self.disturbed.wait()
+            self.disturbed.clear()
+            yield {LINKS, RULES}
 
     def _check(self, pid: int | None) -> None:
         if self.broken:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import msgspec
 
-from afterswarm.adapters.kernel import bridges, flows, ipv6, netlink, routing, wireguard
+from afterswarm.adapters.kernel import bridges, flows, hold, ipv6, netlink, nfnetlink, routing, wireguard
+from afterswarm.adapters.kernel.monitor import Monitor
 from afterswarm.adapters.kernel.namespaces import inside
 from afterswarm.adapters.kernel.nft import Rulesets
 from afterswarm.core.dataplane.paths import Return
+from afterswarm.core.dataplane.ruleset import NOTHING
 from afterswarm.core.dataplane.vxlan import Link
 from afterswarm.core.dataplane.wireguard import Tunnel
 from afterswarm.model.repair import RULES, Difference
 from afterswarm.ports import Json, Ruleset
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -30,9 +35,16 @@ class LinuxKernel:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kernel")
         self._rulesets = Rulesets()
+        self._hold: nfnetlink.Conversation | None = None
+        self._holding = False  # or it was tried
 
     async def apply(self, ruleset: Ruleset, *, netns_pid: int | None = None) -> list[Difference]:
-        return [Difference(RULES, what) for what in await self._do(lambda: self._rulesets.apply(ruleset, netns_pid))]
+        def write() -> list[str]:
+            if netns_pid is None:
+                self._hold_on(ruleset)
+            return self._rulesets.apply(ruleset, netns_pid)
+
+        return [Difference(RULES, what) for what in await self._do(write)]
 
     async def sync_links(self, links: Sequence[Json]) -> list[Difference]:
         wanted = [msgspec.convert(link, Link) for link in links]
@@ -82,6 +94,24 @@ class LinuxKernel:
                 flows.forget(addresses, datagrams=datagrams)
 
         await self._do(forget)
+
+    async def disturbances(self) -> AsyncIterator[set[str]]:
+        with Monitor() as monitor:
+            while True:
+                yield await monitor.wait()
+
+    def _hold_on(self, ruleset: Ruleset) -> None:
+        """While there are rules, what they have translated must outlive them: see `hold`."""
+        if ruleset is NOTHING:
+            if self._hold:
+                self._hold.close()
+            self._hold, self._holding = None, False
+        elif not self._holding:
+            self._holding = True
+            try:
+                self._hold = hold.hold()
+            except OSError as error:
+                log.info("connections may break when another program empties nftables: %s", error)
 
     async def _do(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

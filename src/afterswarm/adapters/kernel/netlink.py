@@ -17,7 +17,7 @@ from typing import Any
 from afterswarm.adapters.kernel import ipv6
 from afterswarm.adapters.programs import run
 from afterswarm.core.dataplane import diff
-from afterswarm.core.dataplane.vxlan import EVERYBODY, PREFIX, Link
+from afterswarm.core.dataplane.vxlan import BRIDGE_PREFIX, EVERYBODY, PREFIX, Link
 from afterswarm.model.repair import FDB, Difference
 
 
@@ -62,6 +62,9 @@ def _sync(wanted: Collection[Link], bridges: dict[str, str]) -> list[Difference]
                 forwarding.append(f"fdb del {mac} dev {name} dst {host}{by.get(name, '')} self permanent")
     kept = {e["ifname"] for e in fdb}
     for link in wanted:
+        if not any((e["ifname"], e["mac"]) == (link.bridge, link.bridge_mac) for e in fdb):
+            found.append(Difference(FDB, f"{link.bridge} did not know itself"))  # nor take what is sent to this host
+            forwarding.append(f"fdb replace {link.bridge_mac} dev {link.bridge} self local")
         behind = {mac for mac, _ in link.fdb if mac != EVERYBODY}
         known = {e["mac"] for e in fdb if (e.get("ifname"), e.get("master")) == (link.name, link.bridge) and _fixed(e)}
         if link.name in kept:
@@ -108,7 +111,8 @@ def _bridges() -> dict[str, str]:
 
 def _forwarding() -> list[dict[str, Any]]:
     """The entries of all bridges and tunnels of ours."""
-    return [entry for entry in _json("bridge", "-j", "fdb", "show") if entry.get("ifname", "").startswith(PREFIX)]
+    ours = (PREFIX, BRIDGE_PREFIX)
+    return [entry for entry in _json("bridge", "-j", "fdb", "show") if entry.get("ifname", "").startswith(ours)]
 
 
 def _fixed(entry: dict[str, Any]) -> bool:

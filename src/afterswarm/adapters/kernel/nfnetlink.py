@@ -55,6 +55,19 @@ class Conversation:
         """Requests that nobody waits for: the kernel has carried them out when this returns."""
         self._socket.send(messages)
 
+    def acknowledged(self, count: int) -> None:
+        """So many of the requests told before asked for a word that they were carried out: take it."""
+        while count > 0:
+            data, at = self._socket.recv(1 << 16), 0
+            while at + _HEADER.size <= len(data):
+                length, kind, *_ = _HEADER.unpack_from(data, at)
+                if kind == _ERROR:
+                    number = -struct.unpack_from("=i", data, at + _HEADER.size)[0]
+                    if number:
+                        raise OSError(number, f"netlink: {os.strerror(number)}")
+                    count -= 1
+                at += length + 3 & ~3
+
     def ask(self, request: bytes) -> Iterator[bytes]:
         """The attributes of each answering message: of one, or of all until the end of a dump."""
         self._socket.send(request)

@@ -11,6 +11,7 @@ and a look at who has fallen silent (`silence`): its targets leave the rules at 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 
 from afterswarm.agent.network.bridges import Bridges
@@ -32,7 +33,11 @@ from afterswarm.model.session import Wanted
 from afterswarm.model.task import Task
 from afterswarm.ports import Clock, Engine, EngineError, Json, Kernel
 
-REPAIR = 4.0  # seconds between repairs of what nobody told us about
+log = logging.getLogger(__name__)
+
+REPAIR = 4.0  # seconds between looks at everything, whether or not anything was heard
+CALM = 0.2  # seconds at least between looks at what was heard of
+SHARE = 0.2  # of the time that such looks may take
 PATIENCE = 5.0  # seconds that a task waits for news of its network
 LOOK = 0.1  # seconds between looks for them
 
@@ -67,6 +72,7 @@ class Network:
         self._clock = clock
         self._plumbing_due = asyncio.Event()
         self._routing_due = asyncio.Event()
+        self._looked = asyncio.Event()
         self._orders = Orders(node_id)
         self.repairs = Repairs(clock)
         self._guarded = Guarded(self.repairs)
@@ -189,6 +195,7 @@ class Network:
             group.create_task(self._route(), name="routing")
             group.create_task(self._silence.run(), name="who is silent")
             group.create_task(self._repair(), name="repair")
+            group.create_task(self._listen(), name="disturbances")
 
     async def clear(self) -> None:
         """Take everything away: this host has left the swarm and its containers have ended. Not while `run` runs."""
@@ -238,6 +245,7 @@ class Network:
                 self.applied(rev)
             if not self.repairs.failing:
                 self.repairs.whole()
+            self._looked.set()
             self._settled = ruled and not self._routing_due.is_set()
 
     async def _repair(self) -> None:
@@ -246,6 +254,22 @@ class Network:
             self._tunnels.doubt()
             self._plumbing_due.set()
             self._routing_due.set()
+
+    async def _listen(self) -> None:
+        """Somebody has changed something, which may be ours: look at once, but not all the time."""
+        while True:
+            try:
+                async for what in self._kernel.disturbances():
+                    began = self._clock.now()
+                    if LINKS in what:
+                        self._tunnels.doubt()
+                    self._looked.clear()
+                    self._routing_due.set()
+                    await self._looked.wait()
+                    await self._clock.sleep(max(CALM, (self._clock.now() - began) / SHARE))
+            except OSError as error:
+                log.warning("changes by others are noticed only every %.0f seconds: %s", REPAIR, error)
+                return
 
     # ---- steps ---------------------------------------------------------------------------------------------------
 
