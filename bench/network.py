@@ -82,8 +82,10 @@ def table(found: dict[str, Any]) -> str:
             numbers = (mine[key] for key in ("p50_us", "p99_us", "p50_to_direct", "p50_to_dnat"))
             shown = " | ".join(f"{number:.2f}" for number in numbers)
             lines.append(f"| {text} | {shown} | {mine['connections_per_second']:.0f} | {mine['gbit_per_second']:.1f} |")
-    lines += ["", "| change of the rules | median ms | p99 ms |", "|---|---:|---:|"]
-    lines += [f"| {text} | {took['median_ms']:.2f} | {took['p99_ms']:.2f} |" for text, took in found["changes"].items()]
+    lines += ["", "| change of the rules, ms | median | p99 | planner | kernel |", "|---|---:|---:|---:|---:|"]
+    for text, took in found["changes"].items():
+        shown = " | ".join(f"{took[key]:.2f}" for key in ("median_ms", "p99_ms", "planner_ms", "kernel_ms"))
+        lines.append(f"| {text} | {shown} |")
     return "\n".join(lines) + "\n"
 
 

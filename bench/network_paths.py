@@ -16,7 +16,9 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from afterswarm.core.dataplane import nftables, paths, vxlan
+from afterswarm.core.dataplane import paths, vxlan
+from afterswarm.core.dataplane.container_rules import container
+from afterswarm.core.dataplane.host_rules import host
 from afterswarm.model.service import PortConfig
 from afterswarm.model.session import Route
 
@@ -75,8 +77,8 @@ class Stage:
     async def up(self) -> None:
         lab = self._lab
         outside = self._process(lab.outside, "ask")
-        container, inner = lab.container("n1", 1), lab.container("n2", 2)
-        self._serve(container, "0.0.0.0", 80)
+        outer, inner = lab.container("n1", 1), lab.container("n2", 2)
+        self._serve(outer, "0.0.0.0", 80)
         plain = self._plain_host()
         lab.outside.run("ip", "route", "add", f"{INSIDE}/32", "via", PLAIN)
         self.paths["direct"] = outside, INSIDE, 80
@@ -104,20 +106,20 @@ class Stage:
         for node, kernel in self._lab.kernels.items():
             links = vxlan.links(node_id=node, networks=net.NETWORKS, routes=routes, peers=net.PEERS)
             await kernel.sync_links([msgspec.to_builtins(link) for link in links])
-            await kernel.apply(nftables.host(node_id=node, networks=net.NETWORKS, routes=routes, peers=net.PEERS))
+            await kernel.apply(host(node_id=node, networks=net.NETWORKS, routes=routes, peers=net.PEERS))
             await kernel.sync_returns([msgspec.to_builtins(way) for way in paths.returns(net.NETWORKS, node)])
         attached = net.target(2, "").addresses
-        virtual = nftables.container(task_id="t2", attached=attached, networks=net.NETWORKS, routes=routes)
+        virtual = container(task_id="t2", attached=attached, networks=net.NETWORKS, routes=routes)
         await self._lab.kernels["n2"].apply(virtual, netns_pid=inner.pid)
 
     def _plain_host(self) -> Any:
         """An engine's host as it is without us: a bridge, a container, and the rules of a published port."""
-        host, inside = self._lab._on_the_wire(4), self._lab._made(net.Namespace())
-        host.run("ip", "link", "add", "docker0", "type", "bridge")
-        host.run("ip", "addr", "add", "172.31.0.1/24", "dev", "docker0")
-        host.run("ip", "link", "set", "docker0", "up")
-        host.run("ip", "link", "add", "c1", "type", "veth", "peer", "name", "eth0", "netns", str(inside.pid))
-        host.run("ip", "link", "set", "c1", "master", "docker0", "up")
+        plain, inside = self._lab._on_the_wire(4), self._lab._made(net.Namespace())
+        plain.run("ip", "link", "add", "docker0", "type", "bridge")
+        plain.run("ip", "addr", "add", "172.31.0.1/24", "dev", "docker0")
+        plain.run("ip", "link", "set", "docker0", "up")
+        plain.run("ip", "link", "add", "c1", "type", "veth", "peer", "name", "eth0", "netns", str(inside.pid))
+        plain.run("ip", "link", "set", "c1", "master", "docker0", "up")
         inside.run("ip", "addr", "add", f"{INSIDE}/24", "dev", "eth0")
         inside.run("ip", "link", "set", "eth0", "up")
         inside.run("ip", "route", "add", "default", "via", "172.31.0.1")
@@ -139,26 +141,26 @@ COMMIT
 -A DOCKER ! -i docker0 -p tcp -m tcp --dport 9001 -j DNAT --to-destination {INSIDE}:80
 COMMIT
 """
-        host.run("iptables-restore", stdin=rules)
-        host.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        plain.run("iptables-restore", stdin=rules)
+        plain.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
         self._serve(inside, "0.0.0.0", 80)
-        return host
+        return plain
 
-    def _proxy(self, host: Any, client: Process) -> None:
+    def _proxy(self, plain: Any, client: Process) -> None:
         if PROXY is None:
             self.absent["proxy"] = "docker-proxy is not installed (docker.io)"
             return
         flags = f"-proto tcp -host-ip 0.0.0.0 -host-port 9002 -container-ip {INSIDE} -container-port 80"
         told = ["sh", "-c", 'exec "$0" "$@" 3>&1', PROXY, *flags.split()]  # where an engine waits for its "0"
-        proxy = Process(host, told)
+        proxy = Process(plain, told)
         self._made.append(proxy)
         assert proxy.line() == "0\n"
         self.paths["proxy"] = client, PLAIN, 9002
 
-    def _ipvs(self, host: Any, client: Process) -> None:
+    def _ipvs(self, plain: Any, client: Process) -> None:
         try:
-            host.run("ipvsadm", "-A", "-t", f"{PLAIN}:9003", "-s", "rr")
-            host.run("ipvsadm", "-a", "-t", f"{PLAIN}:9003", "-r", f"{INSIDE}:80", "-m")
+            plain.run("ipvsadm", "-A", "-t", f"{PLAIN}:9003", "-s", "rr")
+            plain.run("ipvsadm", "-a", "-t", f"{PLAIN}:9003", "-r", f"{INSIDE}:80", "-m")
         except AssertionError as refused:
             tool = "" if shutil.which("ipvsadm") else "ipvsadm is not installed"
             self.absent["ipvs"] = (

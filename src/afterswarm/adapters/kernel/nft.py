@@ -60,23 +60,28 @@ class Rulesets:
         process = None if pid is None else (pid, started_at(pid))
         with inside(pid):
             kernel = nfnetlink.Conversation()
-            self._close_later(kernel.close)
-            before = drift.generation(kernel)
-            written = self._written.get(process)
-            change = ruleset.since(written.ruleset) if written else None
-            found: list[str] | None = []
-            if written and (written.generation != before or not change):  # else it is as we left it
-                found = self._changed(kernel, process, written, before)
-            if found == [] and change == "":
-                self._written[process] = self._written[process]._replace(ruleset=ruleset)
-                return []
-            self._written.pop(process, None)
-            size = self._run(ruleset, change if found == [] else None) or (written.size if written else 0)
-            after = drift.generation(kernel)
-            if after == before + 1:  # nobody came between
-                self._remember(process, Written(ruleset, after, size))
-                if size < _SMALL:
-                    self._changed(kernel, process, self._written[process], after)
+            try:
+                return self._apply(kernel, ruleset, process)
+            finally:
+                self._close_later(kernel.close)  # not before: a large transaction takes longer than a socket is kept
+
+    def _apply(self, kernel: nfnetlink.Conversation, ruleset: Ruleset, process: tuple[int, str] | None) -> list[str]:
+        before = drift.generation(kernel)
+        written = self._written.get(process)
+        change = ruleset.since(written.ruleset) if written else None
+        found: list[str] | None = []
+        if written and (written.generation != before or not change):  # else it is as we left it
+            found = self._changed(kernel, process, written, before)
+        if found == [] and change == "":
+            self._written[process] = self._written[process]._replace(ruleset=ruleset)
+            return []
+        self._written.pop(process, None)
+        size = self._run(ruleset, change if found == [] else None) or (written.size if written else 0)
+        after = drift.generation(kernel)
+        if after == before + 1:  # nobody came between
+            self._remember(process, Written(ruleset, after, size))
+            if size < _SMALL:
+                self._changed(kernel, process, self._written[process], after)
         return found or [] if change == "" else []
 
     def _changed(
