@@ -19,8 +19,10 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["afterswarm"]):
+    from afterswarm.agent.names import answers
     from afterswarm.api import decode, filters
     from afterswarm.core import constraint, template
+    from afterswarm.core.dns.lookup import Asker, Book
     from afterswarm.core.template.values import Fields
     from afterswarm.core.trust import token
     from afterswarm.http.message import Request
@@ -31,6 +33,9 @@ with atheris.instrument_imports(include=["afterswarm"]):
 
 OUT = Path(__file__).parents[1] / "build" / "fuzz"
 TASK = Fields("context", Task=Fields("task", ID="t", Slot=1), Node=Fields("node", Hostname="one", Labels={"a": "b"}))
+ASKER, BOOK = Asker(("n",)), Book()
+PORTS = {"_x._tcp.web": [[80, "web", ["10.0.1.2"]]]}
+BOOK.take({"n": {"name": "n", "names": {"web": ["10.0.1.2", "fd00::2"]}, "ports": PORTS}}, None, None)
 
 Reader = Callable[[bytes], object]
 LOOP = asyncio.new_event_loop()
@@ -64,11 +69,23 @@ def templates(data: bytes) -> None:
     template.expand(data.decode(errors="replace"), TASK, {})
 
 
-READERS: dict[str, Reader] = {f.__name__: f for f in (bodies, queries, tokens, constraints, templates)}
+def names(data: bytes) -> None:
+    """Questions for names."""
+    record = answers.read(data)
+    if record is not None:
+        answers.known(BOOK, ASKER, record, 1, stream=False)
+        answers.failure(record, 2)
+
+
+READERS: dict[str, Reader] = {f.__name__: f for f in (bodies, queries, tokens, constraints, templates, names)}
 SEEDS: dict[str, list[str]] = {
     "bodies": ['{"Name":"web","TaskTemplate":{"ContainerSpec":{"Image":"a","Mounts":[{"Type":"bind"}]}}}'],
     "queries": ['{"label":["a=b"],"id":{"x":true}}', "12"],
     "tokens": ["SWMTKN-1-" + "0" * 50 + "-" + "0" * 25],
+    "names": [
+        "\0\1\1\0\0\1\0\0\0\0\0\0\3web\0\0\1\0\1",
+        "\0\1\1\0\0\1\0\0\0\0\0\1\2_x\4_tcp\3web\0\0!\0\1\0\0)\4\0\0\0\0\0\0\0",
+    ],
     "constraints": ["node.labels.a==b", "node.ip != 10.0.0.0/8"],
     "templates": ['{{if eq .Task.Slot 1}}{{printf "%05d" .Task.Slot}}{{else}}{{.Node.Hostname}}{{end}}'],
 }

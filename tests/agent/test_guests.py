@@ -60,8 +60,13 @@ class Host:
 
     def begin(self) -> None:
         """A new daemon."""
-        self.network = Network(engine=self.engine, kernel=self.kernel, node_id="n1", clock=self.clock, heard={})
+        self.network = Network(
+            engine=self.engine, kernel=self.kernel, node_id="n1", clock=self.clock, heard={}, hold=self.hold
+        )
         self.agent = Guests(engine=self.engine, network=self.network, clock=self.clock, ask=self.ask)
+
+    def hold(self, addresses: frozenset[str]) -> None:
+        self.held = addresses
 
     def snap(self) -> Snapshot:
         node, report = Node(id="n1", state=NodeState.READY), NodeReport(id="n1", address="10.77.0.1")
@@ -132,13 +137,15 @@ def host() -> Host:
 async def test_the_life_of_a_guest(host: Host) -> None:
     async with host.running():
         assert not host.engine.nets, "a host without guests is in no network"
-        guest = await host.run("solo")
+        guest = await host.run("solo", start=False)
+        assert host.held == {guest.attachment.address.partition("/")[0]}, "its questions wait until its rules are there"
+        await host.engine.start("solo")
         assert [n["Name"] for n in host.engine.nets.values()] == ["open"]
         await asyncio.sleep(0.5)
         assert host.names() == {"solo": True}
         pid = (await host.engine.inspect("solo"))["State"]["Pid"]
         assert "10.0.1.2 : goto" in host.kernel.rulesets[pid]
-        assert not host.network.unready(guest.attachment.address.partition("/")[0])
+        assert host.held == set()
         host.engine.exit("solo")
         await asyncio.sleep(0.5)
         assert host.names() == {"solo": False}, "it keeps its address until it is removed"

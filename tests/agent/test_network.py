@@ -16,6 +16,9 @@ from afterswarm.agent.network import bridges, network, silence
 from afterswarm.agent.network.keys import Keys
 from afterswarm.agent.network.network import Network
 from afterswarm.core.dataplane.ruleset import NOTHING
+from afterswarm.core.dns.zone import Zone
+from afterswarm.core.host.guests import as_tasks
+from afterswarm.model.guest import Guest
 from afterswarm.model.network import LABEL, NetworkSpec
 from afterswarm.model.network import Network as Overlay
 from afterswarm.model.service import PortConfig
@@ -75,6 +78,8 @@ class Host:
         self.heard: dict[str, float] = {}
         self.applied: list[int] = []
         self.silent: set[str] = set()
+        self.named: list[tuple[Zone, list[str], list[str]]] = []
+        self.held: frozenset[str] = frozenset()
         self.network = self.daemon()
 
     def daemon(self, keys: Keys | None = None) -> Network:
@@ -86,7 +91,15 @@ class Host:
             heard=self.heard,
             applied=self.applied.append,
             keys=keys,
+            tell=self.tell,
+            hold=self.hold,
         )
+
+    async def tell(self, zone: Zone, addresses: list[str]) -> None:
+        self.named.append((zone, addresses, self.published()))
+
+    def hold(self, addresses: frozenset[str]) -> None:
+        self.held = addresses
 
     async def beat(self) -> None:
         while True:
@@ -129,7 +142,7 @@ async def test_a_host_routes_as_it_is_told(host: Host) -> None:
         assert host.engine_networks() == {"ingress": INGRESS.id, "backend": BACKEND.id}
         assert sorted(host.kernel.links) == ["asxbackend000", "asxingress000"]
         assert host.applied[-1] == 1
-        assert host.network.gateways() == ["10.0.0.251", "10.0.1.251"]
+        assert host.named[-1][1] == ["10.0.0.251", "10.0.1.251"]
         host.network.want(Wanted(rev=2, routes=[web(target(12, "n2"))]))
         await asyncio.sleep(0.1)
         assert host.published() == ["10.0.0.12"]
@@ -452,13 +465,38 @@ async def test_a_network_that_stays_in_use_is_said_to(host: Host) -> None:
 async def test_names_follow_their_rules(host: Host) -> None:
     async with host.running():
         host.network.want(wanted(web(target(11, "n1"))))
-        assert host.network.zone.asker("10.0.1.11") is None
+        assert host.named == []
         await asyncio.sleep(1)
-        asker = host.network.zone.asker("10.0.1.11")
-        assert asker is not None
-        found = host.network.zone.answer(asker, "web", 1)
-        assert found is not None
-        assert found.values == ("10.0.1.2",)
+        zone, addresses, rules = host.named[0]
+        assert zone.networks[BACKEND.id].names["web"] == ("10.0.1.2",)
+        assert zone.askers["10.0.1.11"].outside
+        assert addresses == ["10.0.0.251", "10.0.1.251"]
+        assert rules == ["10.0.0.11"], "they were in place when it was told"
+
+
+async def test_guests_wait_for_their_rules(host: Host) -> None:
+    at = Attachment(network_id=BACKEND.id, address="10.0.1.60/24")
+    guest = Guest(id="g", node_id="n1", attachment=at, container_id="c", running=True)
+    async with host.running():
+        host.network.want(replace(wanted(), guests=[guest]))
+        assert host.held == {"10.0.1.60"}
+        await host.network.started(as_tasks([guest])[0], 111, redirect=("192.0.2.1",))
+        assert host.held == set()
+        await host.network.stopped("c")
+        assert host.held == {"10.0.1.60"}
+
+
+async def test_a_guest_with_another_way_out_may_ask_others(host: Host) -> None:
+    inner = replace(BACKEND, spec=replace(BACKEND.spec, internal=True))
+    at = Attachment(network_id=BACKEND.id, address="10.0.1.60/24")
+    guest = Guest(id="g", node_id="n1", attachment=at, container_id="c", running=True)
+    async with host.running():
+        host.network.want(replace(wanted(networks=(INGRESS, inner)), guests=[guest]))
+        await asyncio.sleep(1)
+        assert not host.named[-1][0].askers["10.0.1.60"].outside
+        host.network.reach_out(["c"])
+        await asyncio.sleep(1)
+        assert host.named[-1][0].askers["10.0.1.60"].outside
 
 
 async def test_leaving_takes_everything_away(host: Host) -> None:

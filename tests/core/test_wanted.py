@@ -157,6 +157,15 @@ def test_round_robin_services_have_no_virtual_address() -> None:
     assert route.targets
 
 
+def test_names_of_ports_are_told_of_every_port() -> None:
+    ports = [
+        PortConfig(name="http", target_port=80, published_port=8080),
+        PortConfig(name="admin", target_port=81, published_port=8081, publish_mode="host"),
+    ]
+    route = routes("n1", replace(WEB, endpoint=Endpoint(ports=ports)))["web"]
+    assert route.named_ports == {"_http._tcp": [80], "_admin._tcp": [81]}
+
+
 def test_global_tasks_are_named_by_node() -> None:
     (target,) = routes("n2", replace(TASK, slot=0))["db"].targets
     assert target.name == "db.n2.t1"

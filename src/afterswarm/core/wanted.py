@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import msgspec
 
 from afterswarm.core import payloads, publishing
+from afterswarm.core.dns import named_ports
 from afterswarm.core.host import container_config
 from afterswarm.core.options import traffic
 from afterswarm.core.payloads import Used
@@ -158,6 +159,7 @@ def route(snap: Snapshot, service: Service) -> Route:
         vips={v.network_id: _plain(v.addr) for v in endpoint.virtual_ips if v.addr},
         aliases={n.target: n.aliases for n in service.spec.task_template.networks if n.aliases},
         ports=[p for p in endpoint.ports if p.publish_mode == "ingress"],
+        named_ports=named_ports.named(service),
         published_on=publishing.of_mesh(service),
         masquerade=traffic.masquerades(service.spec.labels),
         drain=traffic.drain(service.spec.labels),

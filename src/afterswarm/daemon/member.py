@@ -19,10 +19,10 @@ from afterswarm.adapters.kernel.linux import LinuxKernel
 from afterswarm.agent import describe
 from afterswarm.agent.beats.beats import Beats
 from afterswarm.agent.containers.worker import Worker
+from afterswarm.agent.names.names import Names
 from afterswarm.agent.network.guests import Guests
 from afterswarm.agent.network.keys import Keys
 from afterswarm.agent.network.network import Network
-from afterswarm.agent.network.resolver import Resolver
 from afterswarm.agent.session import Session
 from afterswarm.agent.trust.diagnosis import Diagnosis
 from afterswarm.agent.trust.identity import Credentials, Identity
@@ -88,6 +88,7 @@ class Member:
         self._mtu = 0  # of the device that carries the data path
         self._keys = Keys(self._kernel, config.state / "wireguard.key")
         self._ipv6: list[str] | None = None
+        self._names = Names(clock=clock, run_dir=config.run)
         self._network = Network(
             engine=driver,
             kernel=self._kernel,
@@ -98,12 +99,8 @@ class Member:
             acknowledge=self._beats.acknowledge,
             routed=self._beats.routed,
             keys=self._keys,
-        )
-        self._resolver = Resolver(
-            zone=lambda: self._network.zone,
-            addresses=self._network.gateways,
-            unready=self._network.unready,
-            clock=clock,
+            tell=self._names.tell,
+            hold=self._names.hold,
         )
         connect = connector(credentials)
         self._connect = connect
@@ -209,7 +206,7 @@ class Member:
                     self._network.without_ipv6()
                 tasks += [
                     group.create_task(self._network.run(), name="network"),
-                    group.create_task(self._resolver.run(), name="resolver"),
+                    group.create_task(self._names.run(), name="names"),
                     group.create_task(self._worker.run(), name="containers"),
                     group.create_task(self.guests.run(), name="guests"),
                     group.create_task(self._session.run(), name="session"),
@@ -231,8 +228,9 @@ class Member:
                 await self._worker.emptied()
 
     async def dismantle(self) -> None:
-        """Take networks, tunnels and rules away, and beat no more. After `run` has ended."""
+        """Take networks, tunnels, rules and names away, and beat no more. After `run` has ended."""
         self._beats.clear()
+        await self._names.clear()
         await self._network.clear()
         self._keys.forget()
 

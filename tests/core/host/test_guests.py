@@ -53,6 +53,12 @@ def test_an_engine_that_shows_no_configuration_shows_the_address() -> None:
     }
 
 
+def test_a_container_in_networks_of_its_engine_has_another_way_out() -> None:
+    assert not shown().outward
+    assert not shown(open=endpoint("10.0.1.2"), none={}).outward
+    assert shown(open=endpoint("10.0.1.2"), bridge=endpoint("172.17.0.2")).outward
+
+
 def test_one_pseudo_task_for_each_container() -> None:
     second = replace(GUEST, id="g2", container_id=ID, attachment=replace(GUEST.attachment, network_id="net2"))
     tasks = guests.as_tasks(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from afterswarm.core import dependencies, publishing
+from afterswarm.core.dns import named_ports
 from afterswarm.core.options import traffic
 from afterswarm.core.options.table import OPTIONS, POWERS, PREFIX, applied, check
 from afterswarm.core.schedule import volumes
@@ -109,6 +110,6 @@ def test_what_gives_no_power_needs_no_leave():
 
 def test_the_page_for_people_has_every_label_and_no_other():
     rows = [line.split("|")[1] for line in DOCS.read_text().splitlines() if line.startswith("| `afterswarm.")]
-    known = (dependencies.LABEL, publishing.LABEL, traffic.DRAIN, traffic.MESH, volumes.LABEL)
+    known = (dependencies.LABEL, named_ports.LABEL, publishing.LABEL, traffic.DRAIN, traffic.MESH, volumes.LABEL)
     others = [label.removeprefix(PREFIX) for label in known]
     assert sorted(re.findall(r"`afterswarm\.([\w-]+)`", " ".join(rows))) == sorted([*OPTIONS, *others])

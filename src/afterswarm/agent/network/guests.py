@@ -14,8 +14,8 @@ from contextlib import suppress
 
 import msgspec
 
+from afterswarm.agent.names.nameservers import of_host
 from afterswarm.agent.network.network import Network
-from afterswarm.agent.network.resolver import host_nameservers
 from afterswarm.core.host import guests
 from afterswarm.core.host.guests import Found
 from afterswarm.model.guest import Admission, Guest, Said, Wish
@@ -161,11 +161,12 @@ class Guests:
         """Rules for those that run; before others hear of them."""
         tasks = self._as_tasks(containers)
         running = {c.container_id: c.pid for c in containers if c.pid}
+        self._network.reach_out(c.container_id for c in containers if c.outward)
         for gone in self._running.keys() - running.keys():
             await self._network.stopped(gone)
         for container in containers:
             if container.pid and (task := tasks.get(container.container_id)):
-                own = container.name_servers or tuple(host_nameservers()) or tuple(_PUBLIC)
+                own = container.name_servers or tuple(s for s in of_host() if ":" not in s) or tuple(_PUBLIC)
                 await self._network.started(task, container.pid, redirect=own)
         self._running = running
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
 from afterswarm.agent.network.bridges import Bridges
 from afterswarm.agent.network.drains import Drains
@@ -25,7 +25,7 @@ from afterswarm.agent.network.silence import Silence
 from afterswarm.agent.network.tunnels import Tunnels
 from afterswarm.core import families
 from afterswarm.core.dataplane import sizes, vxlan
-from afterswarm.core.dns import Zone
+from afterswarm.core.dns.zone import Zone
 from afterswarm.core.host.guests import as_tasks
 from afterswarm.model.network import Network as Overlay
 from afterswarm.model.repair import ENCRYPTION, LINKS, NETWORKS, ROUTES, RULES
@@ -45,9 +45,10 @@ LOOK = 0.1  # seconds between looks for them
 class Network:
     """Implements `HostNetwork`. `heard` (node id -> time of its last beat) is only read.
 
-    `zone` is what the resolver may answer: it follows once the rules for it are in place. `applied` is called with
-    each revision that this host routes by, for its manager; `acknowledge` with the one that all its routes are of, for
-    everybody; `routed` is what the others have acknowledged, only read.
+    `tell` gets what the resolver may answer and where it listens, once the rules for it are in place; `hold` gets the
+    addresses of containers whose rules are still to come. `applied` is called with each revision that this host routes
+    by, for its manager; `acknowledge` with the one that all its routes are of, for everybody; `routed` is what the
+    others have acknowledged, only read.
     """
 
     def __init__(
@@ -62,9 +63,13 @@ class Network:
         acknowledge: Callable[[int], None] = lambda _rev: None,
         routed: Mapping[str, int] | None = None,
         keys: Keys | None = None,
+        tell: Callable[[Zone, list[str]], Awaitable[None]] | None = None,
+        hold: Callable[[frozenset[str]], None] = lambda _addresses: None,
     ) -> None:
-        self.zone = Zone()
         self.applied = applied
+        self._tell = tell
+        self._hold = hold
+        self._outward: frozenset[str] = frozenset()
         self._acknowledge = acknowledge
         self._drains = Drains(clock, node_id, heard=heard, routed={} if routed is None else routed)
         self._kernel = kernel
@@ -95,7 +100,6 @@ class Network:
             repairs=self.repairs,
         )
         self._settled = False  # the kernel holds what the orders ask for
-        self.gateways = self._orders.gateways
         self.ingress_gateways = self._orders.ingress_gateways
 
     # ---- what others say -----------------------------------------------------------------------------------------
@@ -106,6 +110,8 @@ class Network:
         if new is None:
             return
         self._silence.follow(self._orders.peers)
+        if "guests" in new:
+            self._hold_back()
         if not new:
             if self._settled:
                 self._follow(self._orders.basis)
@@ -123,13 +129,18 @@ class Network:
         self._drains.own = basis
         self._acknowledge(basis)
 
-    def unready(self, address: str) -> bool:
-        """Whether this is a guest that was started and has no rules yet: those of tasks are there before."""
-        guests = (g.attachment.address for g in self._orders.wanted.guests or ())
-        if address not in {a.partition("/")[0] for a in guests}:
-            return False
-        live = (a.address for live in self._rules.live.values() for a in live.task.attachments)
-        return address not in {a.partition("/")[0] for a in live}
+    def reach_out(self, containers: Iterable[str]) -> None:
+        """Guests with these ids are in networks of their engine's too: a way out that the swarm does not know."""
+        outward = frozenset(containers)
+        if outward != self._outward:
+            self._outward = outward
+            self._routing_due.set()
+
+    def _hold_back(self) -> None:
+        """Guests that have no rules yet are answered a moment later: those of tasks are there before."""
+        guests = {g.attachment.address.partition("/")[0] for g in self._orders.wanted.guests or ()}
+        live = {a.address.partition("/")[0] for live in self._rules.live.values() for a in live.task.attachments}
+        self._hold(frozenset(guests - live))
 
     def without_ipv6(self) -> None:
         """This host's kernel has none: it takes part in networks of both families with IPv4 alone."""
@@ -176,6 +187,7 @@ class Network:
     async def started(self, task: Task, pid: int, *, redirect: tuple[str, ...] = ()) -> None:
         if task.attachments and pid:  # else: the host's own namespace, or none of ours
             await self._rules.started(task, pid, redirect)
+            self._hold_back()
 
     async def drain(self, task: Task) -> None:
         routes = self._orders.routes
@@ -185,6 +197,7 @@ class Network:
 
     async def stopped(self, task_id: str) -> None:
         self._rules.stopped(task_id)
+        self._hold_back()
 
     # ---- loops ---------------------------------------------------------------------------------------------------
 
@@ -233,12 +246,7 @@ class Network:
             led_back = await self._guarded("ways back", self._tunnels.sync_returns(), kind=ROUTES)
             ruled = await self._rules.apply()
             await self._rules.forget(routes)
-            self.zone = Zone.of(
-                networks=orders.networks.values(),
-                routes=routes,
-                tasks=[*as_tasks(orders.wanted.guests or ()), *(orders.wanted.tasks or ())],
-                silent=silent,
-            )
+            await self._name(silent)
             if ruled:
                 self._follow(basis)  # whom new connections go to is a matter of rules alone
             if ruled and linked and led_back:
@@ -247,6 +255,19 @@ class Network:
                 self.repairs.whole()
             self._looked.set()
             self._settled = ruled and not self._routing_due.is_set()
+
+    async def _name(self, silent: Collection[str]) -> None:
+        if self._tell is None:
+            return
+        orders = self._orders
+        zone = Zone.of(
+            networks=orders.wanted.networks or (),
+            routes=orders.routes,
+            tasks=[*as_tasks(orders.wanted.guests or ()), *(orders.wanted.tasks or ())],
+            silent=silent,
+            outward=self._outward,
+        )
+        await self._tell(zone, orders.gateways())
 
     async def _repair(self) -> None:
         while True:

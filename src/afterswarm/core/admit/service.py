@@ -15,6 +15,7 @@ from afterswarm import ids
 from afterswarm.core import dependencies, naming, payloads, publishing
 from afterswarm.core.admit import service_spec
 from afterswarm.core.admit.words import invalid, unimplemented
+from afterswarm.core.dns import named_ports
 from afterswarm.core.options import table as options
 from afterswarm.core.options import traffic
 from afterswarm.model.network import PREDEFINED, Network
@@ -131,6 +132,7 @@ def remove(_snap: Snapshot, service: Service) -> Service:
 def _admitted(snap: Snapshot, spec: ServiceSpec, service_id: str) -> ServiceSpec:
     spec = service_spec.checked(spec)
     traffic.check(spec.labels)
+    named_ports.check(spec.labels)
     options.check(spec.labels, snap.cluster.spec.labels.get(options.ALLOW, "") if snap.cluster else "")
     dependencies.check(snap, spec)
     publishing.parse(spec.labels.get(publishing.LABEL, ""))

@@ -36,6 +36,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     pid: int = 0
     name_servers: tuple[str, ...] = ()  # of its own; empty: its host's
     aliases: Mapping[Place, tuple[str, ...]] = {}  # by each of its places
+    outward: bool = False  # it is in other networks of its engine, too
 
 
 def places(networks: Json, ours: Mapping[str, str]) -> dict[Place, tuple[str, ...]]:
@@ -51,13 +52,15 @@ def places(networks: Json, ours: Mapping[str, str]) -> dict[Place, tuple[str, ..
 def found(inspect: Json, ours: Mapping[str, str]) -> Found:
     """Read the engine's `GET /containers/{id}/json`."""
     state, config = inspect.get("State") or {}, inspect.get("Config") or {}
+    networks = (inspect.get("NetworkSettings") or {}).get("Networks") or {}
     return Found(
         container_id=inspect["Id"],
         name=(inspect.get("Name") or "").removeprefix("/"),
         hostname=config.get("Hostname") or "",
         pid=(state.get("Pid") or 0) if state.get("Running") else 0,
         name_servers=tuple((inspect.get("HostConfig") or {}).get("Dns") or ()),
-        aliases=places((inspect.get("NetworkSettings") or {}).get("Networks") or {}, ours),
+        aliases=places(networks, ours),
+        outward=any(name not in ours and name != "none" for name in networks),
     )
 
 
