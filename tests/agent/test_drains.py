@@ -88,4 +88,5 @@ async def test_a_host_that_is_not_heard_is_not_waited_for(host):
 async def test_a_host_that_never_follows_keeps_no_task_for_ever_and_is_named(host, caplog):
     host.routed.update(n2=50)
     assert await host.drained() == pytest.approx(PATIENCE, abs=0.1)
+    assert host.drains.unacknowledged == 1
     assert caplog.messages == ["task t1 ends although n3 may still send to it"]

@@ -18,6 +18,7 @@ from afterswarm.agent.network.network import Network
 from afterswarm.core.dataplane.ruleset import NOTHING
 from afterswarm.core.dns.zone import Zone
 from afterswarm.core.host.guests import as_tasks
+from afterswarm.model import repair
 from afterswarm.model.guest import Guest
 from afterswarm.model.network import LABEL, NetworkSpec
 from afterswarm.model.network import Network as Overlay
@@ -370,6 +371,52 @@ async def test_what_others_broke_is_repaired(host: Host) -> None:
         host.engine.nets.clear()
         await asyncio.sleep(network.REPAIR + 1)
         assert (dict(host.kernel.rulesets), dict(host.kernel.links), host.engine_networks()) == before
+        assert set(host.network.repairs.done) >= {repair.RULES, repair.NETWORKS}
+
+
+async def test_a_repair_is_counted_and_said_once_with_what_differed(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with host.running():
+        host.network.want(wanted(web(target(11, "n1"))))
+        await host.network.started(task(11), 111)
+        await asyncio.sleep(10)
+        host.network.want(Wanted(rev=2, routes=[web(target(11, "n1"), target(12, "n2"))]))
+        await asyncio.sleep(10)
+        repairs = host.network.repairs
+        assert (repairs.done, repairs.last) == ({}, ""), "what is wanted anew is no repair"
+        assert host.clock.now() - repairs.looked <= network.REPAIR
+        del host.kernel.rulesets[111]
+        host.kernel.links["asxbackend000"]["fdb"] = ()
+        await asyncio.sleep(3 * network.REPAIR)
+        assert repairs.done == {repair.RULES: 1, repair.FDB: 1}
+        assert "task t11" in repairs.last
+        assert len([r for r in caplog.records if "somebody else" in r.message]) == 2
+
+
+async def test_what_is_heard_of_is_repaired_at_once(host: Host) -> None:
+    async with host.running():
+        host.network.want(wanted(web(target(11, "n1"))))
+        await asyncio.sleep(network.REPAIR + 0.1)
+        for _ in range(2):
+            host.kernel.rulesets.clear()
+            host.kernel.links.clear()
+            host.kernel.disturbed.set()
+            await asyncio.sleep(0.3)
+            assert host.published() == ["10.0.0.11"]
+            assert len(host.kernel.links) == 2
+
+
+async def test_what_cannot_be_repaired_is_counted(host: Host) -> None:
+    async with host.running():
+        host.network.want(wanted(web(target(11, "n1"))))
+        await asyncio.sleep(1)
+        host.kernel.broken = "no such luck"
+        await asyncio.sleep(20)
+        repairs = host.network.repairs
+        assert repairs.failing["links"] == "no such luck"
+        assert repairs.failures[repair.LINKS] > 1
+        assert host.clock.now() - repairs.looked > 15
 
 
 async def test_an_engine_that_is_away_does_not_stop_the_routing(host: Host) -> None:

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from afterswarm.api.app import App
-from afterswarm.api.host import InitRequest, JoinRequest, LocalInfo, Place
+from afterswarm.api.host import InitRequest, JoinRequest, LocalInfo, Place, Standing
 from afterswarm.control.cache import Cache
 from afterswarm.control.guests import Guests
 from afterswarm.control.keys import Keys
@@ -172,8 +172,12 @@ class FakeHost:
         self.state = LocalInfo(state="active", node_addr="10.77.0.1", control_available=True)
         self.engines: dict[str, Client] = {}  # of other nodes
         self.calls: list[object] = []
+        self.stands: Standing | None = None
         self.refusal: Refused | None = None
         self.keys = Keys(lambda: b"k" * 32, self.clock.now)
+
+    def standing(self) -> Standing | None:
+        return self.stands
 
     def local(self) -> LocalInfo:
         return self.state

@@ -82,3 +82,54 @@ def test_a_kernel_that_soon_forgets_idle_connections_is_named_with_the_way_out()
     assert "sysctl -w net.netfilter.nf_conntrack_tcp_timeout_established" in short.advice
     assert [found.mark for found in doctor.idle(432_000)] == [Mark.OK]
     assert list(doctor.idle(None)) == [], "it tracks none yet"
+
+
+def standing(**changes: Any) -> dict[str, Any]:
+    return {
+        "Ports": {},
+        "Repairs": {},
+        "Failures": {},
+        "Failing": {},
+        "Last": "",
+        "LastAt": 0.0,
+        "Looked": 998.0,
+        "Now": 1000.0,
+        **changes,
+    }
+
+
+def test_a_kernel_that_holds_what_is_wanted_is_well():
+    holds, repaired = doctor.network(standing())
+    assert (holds.mark, repaired.mark) == (Mark.OK, Mark.OK)
+    assert "2 s ago" in holds.what
+
+
+def test_repairs_are_told_with_the_last_one():
+    told = standing(Repairs={"rules": 2, "fdb": 1}, Last="rules of this host: table afterswarm was gone", LastAt=940.0)
+    _, repaired = doctor.network(told)
+    assert repaired.mark is Mark.NOTE
+    assert "fdb 1, rules 2; last 60 s ago: rules of this host: table afterswarm was gone" in repaired.what
+    assert repaired.advice
+
+
+@pytest.mark.parametrize("change", [{"Looked": 0.0}, {"Looked": 900.0}, {"Failing": {"links": "no such device"}}])
+def test_a_kernel_that_does_not_is_named_with_what_to_do(change):
+    found, _ = doctor.network(standing(**change))
+    assert found.mark is Mark.FAIL
+    assert found.advice
+
+
+def test_ports_are_those_that_the_running_daemon_uses(monkeypatch):
+    said = {
+        "/afterswarm/peers": [member(Port=3377)],
+        "/afterswarm/standing": standing(Ports={"tunnels": 4790}),
+    }
+    asked = []
+    monkeypatch.setattr(probes, "get", lambda _path, target: said[target])
+    monkeypatch.setattr(probes, "tcp", lambda _address, port: asked.append(port) or OPEN)
+    monkeypatch.setattr(probes, "udp", lambda _address, port: asked.append(port) or NOBODY)
+    monkeypatch.setattr(probes, "clock_offset", lambda _address, port: asked.append(port) or 0.0)
+    found = "\n".join(finding.what for finding in doctor.peer("10.0.0.2", "/run/x.sock"))
+    assert "port 3377/tcp (control)" in found
+    assert "port 4790/udp (overlay networks)" in found
+    assert 2377 not in asked

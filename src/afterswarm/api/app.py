@@ -24,6 +24,7 @@ from afterswarm.api.containers import Containers
 from afterswarm.api.events.events import Events
 from afterswarm.api.host import Host
 from afterswarm.api.logs import logs
+from afterswarm.api.metrics import PATH, metrics
 from afterswarm.http.message import Request, Response, Upgraded
 from afterswarm.http.proxy import forward
 from afterswarm.model.refused import Refused
@@ -88,6 +89,8 @@ class App:
         yield "GET", "/version", self._versions.version
         yield "GET", "/events", self._events.stream
         yield "GET", "/afterswarm/peers", _peers
+        yield "GET", "/afterswarm/standing", _standing
+        yield "GET", PATH, metrics
         for module in _RESOURCES:
             yield from module.ROUTES
 
@@ -95,6 +98,11 @@ class App:
 async def _peers(host: Host, _request: Request) -> Response:
     """For `afterswarm doctor`."""
     return Response.json(host.acquaintances())
+
+
+async def _standing(host: Host, _request: Request) -> Response:
+    """Likewise."""
+    return Response.json(host.standing())
 
 
 def _words(match: re.Match[str]) -> dict[str, str]:

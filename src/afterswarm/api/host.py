@@ -34,6 +34,23 @@ class Acquaintance(Part, frozen=True, omit_defaults=False):
     self_: bool = msgspec.field(name="Self")
     heard_seconds_ago: float | None  # since its last beat; None: never
     gateway: str  # its address in the ingress network; "" where there is none yet
+    port: int  # of its daemon
+
+
+class Standing(Part, frozen=True, omit_defaults=False):
+    """How this host's network is. Answer of `GET /afterswarm/standing`, and what `GET /metrics` counts."""
+
+    ports: dict[str, int]  # control, store, tunnels, beats
+    repairs: dict[str, int]  # by kind, since the daemon's start
+    failures: dict[str, int]  # tries, likewise
+    failing: dict[str, str]  # what is not as it should be now -> why
+    last: str  # what was repaired last; "" nothing
+    last_at: float
+    looked: float  # when all was last found, or put, as it should be; 0: not yet
+    now: float
+    routed: int  # revision
+    silent: list[str]  # hostnames
+    unacknowledged: int  # tasks that ended while another host might still send to them
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,6 +138,9 @@ class Host(Protocol):
     async def leave(self, *, force: bool) -> None: ...
 
     def acquaintances(self) -> list[Acquaintance]: ...
+
+    def standing(self) -> Standing | None:
+        """`None`: in no swarm."""
 
     def engine_of(self, node_id: str) -> tuple[Client, str]:
         """Where to reach a node's engine, and what to put before the target there."""

@@ -22,6 +22,7 @@ VXLAN = 4789
 DNS = 53  # our resolver listens on every gateway address
 OLDEST = (20, 10)
 IDLE = 3600  # seconds
+STALE = 20.0  # seconds; all of the network is looked at more often
 APART = 2.0  # seconds that two clocks may differ by
 
 
@@ -133,6 +134,7 @@ def daemon(swarm: dict[str, Any] | None, listen: str) -> Iterator[Finding]:
         good = state in {"active", "inactive"} and not error
         text = f"daemon: running, swarm {state}" + (f": {error}" if error else "")
         yield judged(good, text, "see its log: journalctl -u afterswarm")
+        yield from network(_standing(listen))
         return
     advice = "start it: systemctl start afterswarm, or afterswarm daemon"
     yield Finding(Mark.NOTE, f"daemon: not running ({listen} does not answer)", advice)
@@ -144,22 +146,62 @@ def daemon(swarm: dict[str, Any] | None, listen: str) -> Iterator[Finding]:
         yield judged(not taken, f"{name} is {'taken by another program' if taken else 'free'}", advice)
 
 
+def network(standing: dict[str, Any] | None) -> Iterator[Finding]:
+    """Whether this host's kernel holds what the swarm wants of it, and what had to be repaired for that."""
+    if standing is None:
+        return
+    for what, why in sorted(standing["Failing"].items()):
+        advice = "it is tried again every few seconds; journalctl -u afterswarm says since when"
+        yield Finding(Mark.FAIL, f"network: {what}: {why}", advice)
+    looked, age = bool(standing["Looked"]), standing["Now"] - standing["Looked"]
+    if not standing["Failing"]:
+        text = (
+            f"network: the kernel holds what is wanted, as of {age:.0f} s ago"
+            if looked
+            else "network: not looked at yet"
+        )
+        advice = "is a manager reachable? docker info; journalctl -u afterswarm"
+        yield judged(looked and age < STALE, text, advice)
+    count = sum(standing["Repairs"].values())
+    if not count:
+        yield Finding(Mark.OK, "network: nothing had to be repaired since the daemon's start")
+        return
+    kinds = ", ".join(f"{kind} {number}" for kind, number in sorted(standing["Repairs"].items()))
+    ago = f"{standing['Now'] - standing['LastAt']:.0f} s ago"
+    advice = "something else on this host changes what is the swarm's: another firewall manager, or a script?"
+    yield Finding(
+        Mark.NOTE, f"network: repaired since the daemon's start: {kinds}; last {ago}: {standing['Last']}", advice
+    )
+
+
+def _standing(listen: str) -> dict[str, Any] | None:
+    """As the daemon says; `None`: it is in no swarm, or from before it could say."""
+    try:
+        found: dict[str, Any] | None = probes.get(listen, "/afterswarm/standing")
+    except OSError:
+        return None
+    return found
+
+
 def peer(address: str, listen: str) -> Iterator[Finding]:
-    """What stands between this host and another one."""
+    """What stands between this host and another one. The ports are those that the running daemon uses, if one does."""
     try:
         known = {p["Address"]: p for p in probes.get(listen, "/afterswarm/peers")}
     except OSError:
         known = {}
+    ports = (_standing(listen) or {}).get("Ports", {})
+    tunnels = ports.get("tunnels", VXLAN)
     member = known.get(address)
     managers = any(p["Self"] and p["Manager"] for p in known.values()) and bool(member and member["Manager"])
-    yield control(address, PORT, "control", probes.tcp(address, PORT), expected=member is not None)
+    port = member.get("Port", PORT) if member else PORT
+    yield control(address, port, "control", probes.tcp(address, port), expected=member is not None)
     yield control(address, STORE, "etcd, between managers", probes.tcp(address, STORE), expected=managers)
     yield beats(address, member, probes.udp(address, BEATS) if member is None else SILENT)
     gateway = member["Gateway"] if member and not member["Self"] else ""
-    probed = probes.tcp(gateway, DNS) if gateway else probes.udp(address, VXLAN)
-    yield tunnel(address, gateway, probed, own=bool(member and member["Self"]))
+    probed = probes.tcp(gateway, DNS) if gateway else probes.udp(address, tunnels)
+    yield tunnel(address, gateway, probed, port=tunnels, own=bool(member and member["Self"]))
     yield encryption(address, probes.udp(address, WIREGUARD))
-    yield clock(address, probes.clock_offset(address))
+    yield clock(address, probes.clock_offset(address, port))
 
 
 def control(address: str, port: int, what: str, probed: str, *, expected: bool) -> Finding:
@@ -190,10 +232,10 @@ def beats(address: str, member: dict[str, Any] | None, probed: str) -> Finding:
     return judged(age < APART, f"{name}: heard {age:.1f} s ago", advice)
 
 
-def tunnel(address: str, gateway: str, probed: str, *, own: bool) -> Finding:
+def tunnel(address: str, gateway: str, probed: str, *, own: bool, port: int = VXLAN) -> Finding:
     """Through the tunnel itself (`gateway` is the other host's address in it) where it is a node, else the port."""
-    name = f"port {VXLAN}/udp (overlay networks) of {address}"
-    advice = f"open {VXLAN}/udp in the firewalls between the hosts, both ways"
+    name = f"port {port}/udp (overlay networks) of {address}"
+    advice = f"open {port}/udp in the firewalls between the hosts, both ways"
     if gateway:
         through = probed != SILENT
         says = "answers" if through else "does not answer"

@@ -35,6 +35,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="what must survive a restart (default: %(default)s)",
     )
+    daemon.add_argument(
+        "--metrics-addr",
+        default="",
+        metavar="HOST:PORT",
+        help="answer Prometheus here, too, at /metrics (default: on the socket of --listen alone)",
+    )
     daemon.set_defaults(run=run_daemon)
     return top
 
@@ -43,7 +49,7 @@ def run_daemon(args: argparse.Namespace) -> int:
     """`afterswarm daemon`."""
     from afterswarm.daemon.main import main as daemon_main  # noqa: PLC0415 - the worker's memory
 
-    return daemon_main(listen=args.listen, engine=args.engine, state=args.state)
+    return daemon_main(listen=args.listen, engine=args.engine, state=args.state, metrics=args.metrics_addr)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -145,7 +145,7 @@ def bound_by_others(port: int, kind: socket.SocketKind) -> bool:
     return False
 
 
-def clock_offset(address: str) -> float | None:
+def clock_offset(address: str, port: int = PORT) -> float | None:
     """Seconds by which the other host's clock is ahead of ours; `None` when its daemon does not say.
 
     The connection is not verified: nothing secret is said, and nothing is believed but the time.
@@ -153,7 +153,7 @@ def clock_offset(address: str) -> float | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    connection = http.client.HTTPSConnection(address, PORT, timeout=TIMEOUT, context=context)
+    connection = http.client.HTTPSConnection(address, port, timeout=TIMEOUT, context=context)
     try:
         connection.connect()
         sent = time.time()

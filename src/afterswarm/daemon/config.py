@@ -10,7 +10,7 @@ from afterswarm.model.refused import Refused
 
 
 class Config(msgspec.Struct, frozen=True):
-    """The three flags, and what follows from them.
+    """The flags, and what follows from them.
 
     `run` is what a reboot empties: the socket's directory. Hosts that share a machine differ in all three.
     """
@@ -18,6 +18,7 @@ class Config(msgspec.Struct, frozen=True):
     listen: str = "/run/afterswarm/docker.sock"
     engine: str = "/var/run/docker.sock"
     state: Path = Path("/var/lib/afterswarm")
+    metrics: str = ""  # host:port to answer Prometheus at; "": nowhere but on the socket
 
     @property
     def run(self) -> Path:
@@ -30,6 +31,14 @@ class Config(msgspec.Struct, frozen=True):
     @property
     def identity(self) -> Path:
         return self.state / "identity"
+
+
+def place(flag: str, value: str) -> str:
+    """HOST:PORT, or "" for none. Raises `Refused` naming the flag."""
+    host, _, port = value.rpartition(":")
+    if value and not (host and port.isdigit() and 0 < int(port) < 65536):
+        raise Refused(400, f"{flag} takes HOST:PORT, not {value!r}")
+    return value
 
 
 def socket_path(flag: str, value: str) -> str:

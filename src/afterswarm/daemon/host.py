@@ -6,13 +6,15 @@ import asyncio
 import logging
 import shutil
 import socket
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from afterswarm.adapters.clock import WallClock
 from afterswarm.agent.trust import csr, enrol
 from afterswarm.agent.trust.identity import Credentials, Identity
+from afterswarm.api import metrics
 from afterswarm.api.app import App
-from afterswarm.api.host import Acquaintance, InitRequest, JoinRequest, Keys, LocalInfo, Place
+from afterswarm.api.host import Acquaintance, InitRequest, JoinRequest, Keys, LocalInfo, Place, Standing
 from afterswarm.api.swarm import ALREADY
 from afterswarm.api.write import LOCKED
 from afterswarm.daemon import addresses
@@ -20,7 +22,7 @@ from afterswarm.daemon.config import Config
 from afterswarm.daemon.engine import EngineLook
 from afterswarm.daemon.life import Life
 from afterswarm.http.client import Client
-from afterswarm.http.server import serve_unix
+from afterswarm.http.server import serve_tcp, serve_unix
 from afterswarm.model.cluster import DATA_PATH_PORT, DEFAULT_POOL
 from afterswarm.model.enrolment import PORT, split, where
 from afterswarm.model.guest import Wish
@@ -66,7 +68,11 @@ class Daemon:
         """Serve the API; take up the life that was led before."""
         self._config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._config.run.mkdir(parents=True, exist_ok=True)
-        async with serve_unix(self._config.listen, self._app), asyncio.TaskGroup() as group:
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            await stack.enter_async_context(serve_unix(self._config.listen, self._app))
+            if self._config.metrics:
+                await stack.enter_async_context(serve_tcp(*split(self._config.metrics), metrics.only(self)))
+                log.info("metrics at http://%s/metrics", self._config.metrics)
             log.info("API at unix://%s, engine at unix://%s", self._config.listen, self._config.engine)
             self._group = group
             group.create_task(self._look.run(), name="engine")
@@ -210,6 +216,9 @@ class Daemon:
 
     def acquaintances(self) -> list[Acquaintance]:
         return self._life.member.acquaintances() if self._life.member else []
+
+    def standing(self) -> Standing | None:
+        return self._life.member.standing() if self._life.member else None
 
     def engine_of(self, node_id: str) -> tuple[Client, str]:
         manager = self._life.member.manager if self._life.member else None

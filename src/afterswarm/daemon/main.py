@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from afterswarm.daemon.config import Config, socket_path
+from afterswarm.daemon.config import Config, place, socket_path
 from afterswarm.daemon.host import Daemon
 from afterswarm.model.refused import Refused
 
@@ -23,12 +23,15 @@ async def serve(config: Config) -> None:
     await Daemon(config).run()
 
 
-def main(*, listen: str, engine: str, state: str) -> int:
+def main(*, listen: str, engine: str, state: str, metrics: str = "") -> int:
     """Run the daemon; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
         config = Config(
-            listen=socket_path("--listen", listen), engine=socket_path("--engine", engine), state=Path(state)
+            listen=socket_path("--listen", listen),
+            engine=socket_path("--engine", engine),
+            state=Path(state),
+            metrics=place("--metrics-addr", metrics),
         )
         asyncio.run(serve(config))
     except Refused as refused:

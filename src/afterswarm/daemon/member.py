@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 from afterswarm import __version__
 from afterswarm.adapters.engine import DockerEngine
+from afterswarm.adapters.etcd.server import PEER_PORT as STORE
 from afterswarm.adapters.etcd.server import Removed
 from afterswarm.adapters.kernel.linux import LinuxKernel
 from afterswarm.agent import describe
+from afterswarm.agent.beats.beats import PORT as BEATS
 from afterswarm.agent.beats.beats import Beats
 from afterswarm.agent.containers.worker import Worker
 from afterswarm.agent.names.names import Names
@@ -27,7 +29,7 @@ from afterswarm.agent.session import Session
 from afterswarm.agent.trust.diagnosis import Diagnosis
 from afterswarm.agent.trust.identity import Credentials, Identity
 from afterswarm.agent.trust.renewal import Renewal, connector
-from afterswarm.api.host import Acquaintance
+from afterswarm.api.host import Acquaintance, Standing
 from afterswarm.core.trust.certificate import Holder, role_of
 from afterswarm.daemon.config import Config
 from afterswarm.daemon.gate import Routes, router
@@ -159,9 +161,32 @@ class Member:
                 self_=p.node_id == self._identity.node_id,
                 heard_seconds_ago=round(now - heard[p.node_id], 3) if p.node_id in heard else None,
                 gateway=gateways.get(p.node_id, ""),
+                port=p.port or PORT,
             )
             for p in self.peers
         ]
+
+    def standing(self) -> Standing:
+        """How its network is, for `afterswarm doctor` and Prometheus."""
+        repairs = self._network.repairs
+        return Standing(
+            ports={
+                "control": self._identity.port,
+                "store": STORE,
+                "tunnels": self._network.tunnel_port,
+                "beats": BEATS,
+            },
+            repairs=dict(repairs.done),
+            failures=dict(repairs.failures),
+            failing=dict(repairs.failing),
+            last=repairs.last,
+            last_at=repairs.last_at,
+            looked=repairs.looked,
+            now=self._clock.now(),
+            routed=self._network.drains.own,
+            silent=sorted(p.hostname or p.node_id for p in self.peers if p.node_id in self._network.silent),
+            unacknowledged=self._network.drains.unacknowledged,
+        )
 
     def working(self) -> bool:
         """Whether the node is what it came to be: known to the swarm and, a manager, able to answer for it."""

@@ -25,6 +25,7 @@ class Drains:
 
     def __init__(self, clock: Clock, node_id: str, *, heard: Mapping[str, float], routed: Mapping[str, int]) -> None:
         self.own = 0  # the revision that this host's kernel routes by
+        self.unacknowledged = 0  # how often a task ended although another host had not followed
         self._clock = clock
         self._node_id = node_id
         self._heard = heard
@@ -37,6 +38,7 @@ class Drains:
         while behind := self._behind(task.rev, names):
             if self._clock.now() >= ends:
                 late = ", ".join(sorted(names[node] for node in behind))
+                self.unacknowledged += 1
                 log.warning("task %s ends although %s may still send to it", task.id, late)
                 break
             await self._clock.sleep(LOOK)

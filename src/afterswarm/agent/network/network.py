@@ -28,7 +28,7 @@ from afterswarm.core.dataplane import sizes, vxlan
 from afterswarm.core.dns.zone import Zone
 from afterswarm.core.host.guests import as_tasks
 from afterswarm.model.network import Network as Overlay
-from afterswarm.model.repair import ENCRYPTION, LINKS, NETWORKS, ROUTES, RULES
+from afterswarm.model.repair import ENCRYPTION, LINKS, NETWORKS, ROUTES, RULES, Difference
 from afterswarm.model.session import Wanted
 from afterswarm.model.task import Task
 from afterswarm.ports import Clock, Engine, EngineError, Json, Kernel
@@ -71,7 +71,7 @@ class Network:
         self._hold = hold
         self._outward: frozenset[str] = frozenset()
         self._acknowledge = acknowledge
-        self._drains = Drains(clock, node_id, heard=heard, routed={} if routed is None else routed)
+        self.drains = Drains(clock, node_id, heard=heard, routed={} if routed is None else routed)
         self._kernel = kernel
         self._node_id = node_id
         self._clock = clock
@@ -126,8 +126,17 @@ class Network:
         self._orders.begin_anew()
 
     def _follow(self, basis: int) -> None:
-        self._drains.own = basis
+        self.drains.own = basis
         self._acknowledge(basis)
+
+    @property
+    def silent(self) -> frozenset[str]:
+        """Node ids of the hosts that are not heard."""
+        return self._silence.silent
+
+    @property
+    def tunnel_port(self) -> int:
+        return self._orders.tunnel_port
 
     def reach_out(self, containers: Iterable[str]) -> None:
         """Guests with these ids are in networks of their engine's too: a way out that the swarm does not know."""
@@ -193,7 +202,7 @@ class Network:
         routes = self._orders.routes
         route = next((r for r in routes if any(t.task_id == task.id for t in r.targets)), None)
         if task.id in self._rules.live and route and (route.ports or route.vips or route.mode == "dnsrr"):
-            await self._drains.drain(task, self._orders.peers, route.drain)
+            await self.drains.drain(task, self._orders.peers, route.drain)
 
     async def stopped(self, task_id: str) -> None:
         self._rules.stopped(task_id)
@@ -305,5 +314,8 @@ class Network:
         return network
 
     async def _ensure(self, network: Overlay) -> None:
+        there = network.id in self._bridges.present
         if await self._bridges.ensure(network, sizes.of_containers(network, self._orders.peers)):
             self._tunnels.renewed()  # a new bridge, with nothing on it
+            if there:
+                self.repairs.note([Difference(NETWORKS, f"{network.name} was gone, or another")])
