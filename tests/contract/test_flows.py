@@ -181,17 +181,6 @@ async def test_idle_connections_are_remembered_and_outlive_new_rules(stage: Stag
     server.drop()
 
 
-async def test_a_port_may_be_published_through_one_interface(stage: Stage) -> None:
-    web = net.web(net.target(1, "n1"))
-    for through, answered in ((["eth0"], True), (["eth7"], False), ([], True)):
-        await stage.say(replace(web, published_through={"tcp/8080": through}))
-        if answered:
-            assert net.ask(stage.outside, "10.177.0.1", 8080) == f"one {CLIENT}"
-        else:
-            with pytest.raises(ConnectionRefusedError):
-                net.ask(stage.outside, "10.177.0.1", 8080)
-
-
 def checksum(data: bytes) -> int:
     """CRC32c, as SCTP has it."""
     value = 0xFFFFFFFF

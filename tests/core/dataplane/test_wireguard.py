@@ -124,6 +124,12 @@ def test_containers_get_what_passes_everywhere(mtus: tuple[int, ...], clear: int
     assert sizes.of_containers(SEALED, wires(*mtus)) == sealed
 
 
+def test_the_tunnel_keeps_what_ipv6_needs() -> None:
+    found = tunnel(SEALED, peers=wires(1300, 1300, 1300))
+    assert found
+    assert found.mtu == 1280
+
+
 def test_what_the_user_says_is_of_what_carries_the_network_as_with_docker() -> None:
     for network, expected in ((OPEN, 8950), (SEALED, 8850)):
         asked = replace(network, spec=replace(network.spec, options={**network.spec.options, MTU: "9000"}))

@@ -18,9 +18,10 @@ def sync(wanted: Collection[Link]) -> list[Difference]:
     """Put right what somebody else changed; says what that was."""
     there = {found["ifname"]: found for found in _json("ip", "-j", "addr", "show", "type", "bridge")}
     links = [link for link in wanted if link.bridge in there]
+    least = _least_mtu() if links else {}
     differences, commands = [], []
     for link in links:
-        for what, command in _repairs(link, there[link.bridge]):
+        for what, command in _repairs(link, there[link.bridge], least.get(link.bridge, 0)):
             differences.append(Difference(LINKS, what))
             commands.append(command)
     _batch(commands)
@@ -32,11 +33,11 @@ def sync(wanted: Collection[Link]) -> list[Difference]:
     return [*differences, *_settings(links)]
 
 
-def _repairs(link: Link, found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _repairs(link: Link, found: dict[str, Any], least: int) -> Iterator[tuple[str, str]]:
     if "UP" not in found["flags"]:
         yield f"{link.bridge} was down", f"link set dev {link.bridge} up"
-    if found["mtu"] < link.mtu:
-        yield f"{link.bridge} had an MTU of {found['mtu']}", f"link set dev {link.bridge} mtu {link.mtu}"
+    if least and found["mtu"] != least:
+        yield f"{link.bridge} had an MTU of {found['mtu']}", f"link set dev {link.bridge} mtu {least}"
     addresses = {f"{a['local']}/{a['prefixlen']}" for a in found.get("addr_info", ()) if "local" in a}
     for address in link.addresses:
         if address not in addresses:
@@ -44,6 +45,18 @@ def _repairs(link: Link, found: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 f"{link.bridge} had no address {address}",
                 f"addr add {address} dev {link.bridge}{' nodad' * (':' in address)}",
             )
+
+
+def _least_mtu() -> dict[str, int]:
+    """Of what is on each bridge: the kernel gives it to the bridge until somebody sets another.
+
+    With more, this host would send what is lost at the container, instead of telling the sender that it is too much.
+    """
+    found: dict[str, int] = {}
+    for link in _json("ip", "-j", "link", "show"):
+        if bridge := link.get("master"):
+            found[bridge] = min(found.get(bridge, link["mtu"]), link["mtu"])
+    return found
 
 
 def _ways(links: Collection[Link]) -> Iterator[tuple[str, str]]:

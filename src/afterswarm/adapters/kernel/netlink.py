@@ -17,6 +17,7 @@ from typing import Any
 from afterswarm.adapters.kernel import ipv6
 from afterswarm.adapters.programs import run
 from afterswarm.core.dataplane import diff
+from afterswarm.core.dataplane.sizes import IPV6
 from afterswarm.core.dataplane.vxlan import BRIDGE_PREFIX, EVERYBODY, PREFIX, Link
 from afterswarm.model.repair import FDB, Difference
 
@@ -96,7 +97,8 @@ def underlay(address: str) -> int:
 
 def _settings(link: Link) -> list[str]:
     return [
-        f"link set dev {link.name} addrgenmode none mtu {link.mtu}",
+        f"link set dev {link.name} mtu {link.mtu}",
+        *([f"link set dev {link.name} addrgenmode none"] if link.mtu >= IPV6 else []),
         f"link set dev {link.name} master {link.bridge}",
         f"link set dev {link.name} type bridge_slave learning off",
         f"link set dev {link.name} up",

@@ -9,6 +9,7 @@ from afterswarm.agent.network.guarded import Guarded
 from afterswarm.agent.network.orders import Orders
 from afterswarm.agent.network.repairs import Repairs
 from afterswarm.agent.network.silence import Silence
+from afterswarm.core.dataplane.closed import confined
 from afterswarm.core.dataplane.container_rules import Names, container
 from afterswarm.core.dataplane.host_rules import host
 from afterswarm.core.dataplane.ruleset import NOTHING, Ruleset
@@ -69,6 +70,7 @@ class Rules:
             peers=self._orders.peers,
             silent=self._silence.silent,
             tunnel_port=self._orders.tunnel_port,
+            confined=confined(self._orders.wanted.tasks or (), self._orders.wanted.networks or ()),
             before=self._host,
         )
         ruled = await self._guarded("rules", self._apply_host(self._host), kind=RULES)

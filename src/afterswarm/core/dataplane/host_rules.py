@@ -19,11 +19,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from ipaddress import ip_network
 
+from afterswarm.core.dataplane import closed, mesh, wireguard
 from afterswarm.core.dataplane import family as of
-from afterswarm.core.dataplane import mesh
 from afterswarm.core.dataplane.family import IPV4, Family
 from afterswarm.core.dataplane.paths import MARK, MASK, entries, place, zone
-from afterswarm.core.dataplane.ruleset import NOTHING, Part, Ruleset, chain, collection
+from afterswarm.core.dataplane.ruleset import NOTHING, Part, Piece, Ruleset, chain, collection
 from afterswarm.core.dataplane.vxlan import BRIDGE_PREFIX, PORT, bridge_name
 from afterswarm.model.network import Network
 from afterswarm.model.service import PortConfig
@@ -34,8 +34,6 @@ BEATS = 7947  # UDP
 _FILTER = "type filter hook {} priority {}; policy accept"
 _NAT = "type nat hook {} priority {}; policy accept"
 
-Piece = tuple[list[str], dict[str, dict[str, str]]]  # of a shape, and the elements that go with it
-
 
 def host(
     *,
@@ -45,10 +43,11 @@ def host(
     peers: Iterable[Peer],
     silent: Collection[str] = (),
     tunnel_port: int = PORT,
+    confined: Collection[str] = (),
     families: Sequence[Family] = (IPV4,),
     before: Ruleset = NOTHING,
 ) -> Ruleset:
-    """Without an ingress network, or a gateway of ours in it, nothing is published.
+    """Without an ingress network, or a gateway of ours in it, nothing is published. `confined`: see `closed`.
 
     `silent` hosts are not alive to begin with; no more follows from it. What is in `before` is not made again.
     """
@@ -58,6 +57,8 @@ def host(
     peers = sorted(peers, key=lambda p: p.node_id)
     ingress = next((n for n in networks if n.spec.ingress), None)
     shape, elements = _tunnel(peers, tunnel_port)
+    made, filled = closed.rules(networks, node_id, families, confined)
+    shape, elements = shape + made, elements | filled
     if ingress is None:
         return Ruleset(shape="".join(shape), parts={"": Part(elements=elements)})
     families = [family for family in families if of.gateway(ingress, node_id, family)]
@@ -111,7 +112,13 @@ def _tunnel(peers: Sequence[Peer], port: int) -> Piece:
     ends = {peer.data_path or peer.address for peer in peers} - {""}
     shape = [
         collection("hosts", "type ipv4_addr"),
-        chain("tunnel", _FILTER.format("input", -5), f"udp dport {port} ip saddr != @hosts drop"),
+        chain(
+            "tunnel",
+            _FILTER.format("input", -5),
+            f'iifname "{wireguard.DEVICE}" udp dport {port} accept',  # it knows by itself who sends there
+            f'iifname "{wireguard.DEVICE}" drop',  # and that is all that anybody has to do there
+            f"udp dport {port} ip saddr != @hosts drop",
+        ),
     ]
     return shape, {"hosts": dict.fromkeys(sorted(ends), "")}
 

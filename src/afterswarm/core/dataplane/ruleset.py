@@ -21,6 +21,10 @@ TABLE = "inet afterswarm"
 _FORMER = "ip afterswarm"  # of earlier daemons
 
 
+Piece = tuple[list[str], dict[str, dict[str, str]]]
+"""Of a shape, and the elements that go with it."""
+
+
 class Part(msgspec.Struct, frozen=True, eq=False):
     """`elements`: set or map -> key -> value ("" in a set). `chains`: name -> rules, each after those it leads to."""
 

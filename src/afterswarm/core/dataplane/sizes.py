@@ -17,6 +17,7 @@ UNKNOWN = 1500  # what a host has that has not said
 VXLAN = 50  # outer Ethernet, IPv4, UDP and VXLAN headers
 WIREGUARD = 80  # outer IPv6, UDP and WireGuard headers
 INSIDE = 70  # VXLAN in WireGuard: outer Ethernet, IPv6, UDP and VXLAN headers
+IPV6 = 1280  # a device with less has no IPv6
 LEAST = 68  # a device takes no less
 
 
@@ -35,8 +36,8 @@ def of_link(network: Network, node_id: str, peers: Iterable[Peer]) -> int:
 
 
 def of_wireguard(own: Peer | None) -> int:
-    """Of the device that carries the encrypted networks."""
-    return (_of(own) if own else UNKNOWN) - WIREGUARD
+    """Of the device that carries the encrypted networks. With less it could not have its addresses."""
+    return max((_of(own) if own else UNKNOWN) - WIREGUARD, IPV6)
 
 
 def _of(peer: Peer) -> int:
