@@ -180,9 +180,17 @@ class Kernel(Protocol):
         """Whether this kernel can send answers back as `sync_returns` asks."""
 
     async def forget_flows(
-        self, addresses: Collection[str], *, netns_pid: int | None = None, datagrams: bool = False
+        self,
+        addresses: Collection[str],
+        *,
+        netns_pid: int | None = None,
+        datagrams: bool = False,
+        unanswered: bool = False,
     ) -> None:
-        """Delete conntrack entries that were translated to one of these addresses. `datagrams`: those of UDP alone."""
+        """Delete conntrack entries that were translated to one of these addresses. `datagrams`: those of UDP alone.
+
+        `unanswered`: those alone that nothing has come back on.
+        """
 
     def disturbances(self) -> AsyncIterator[set[str]]:
         """Each time that somebody (perhaps we) has changed what may be ours, until cancelled. Raises `OSError`.

@@ -293,6 +293,7 @@ async def test_a_silent_peer_is_avoided_within_a_second_and_back_as_fast(host: H
         host.network.want(wanted(web(target(11, "n1"), target(12, "n2"))))
         await host.network.started(task(11), 111)
         await asyncio.sleep(10)
+        gone = frozenset({"10.0.0.12", "10.0.1.12"})
         assert host.published() == ["10.0.0.11", "10.0.0.12"]
         assert host.kernel.forgotten == []
         host.silent = {"n2"}
@@ -300,14 +301,20 @@ async def test_a_silent_peer_is_avoided_within_a_second_and_back_as_fast(host: H
         assert host.virtual() == ["10.0.1.11"]
         assert host.published() == ["10.0.0.11", "10.0.0.12"], "there, the kernel sees to it"
         assert host.kernel.forgotten == [], "it may be back in a moment"
+        assert set(host.kernel.given_up) == {(None, gone), (111, gone)}, (
+            "what nobody has answered can be given up at once"
+        )
         await asyncio.sleep(silence.LOST - silence.SILENT)
-        gone = frozenset({"10.0.0.12", "10.0.1.12"})
         assert host.kernel.forgotten == [(None, gone), (111, gone)]
+        await asyncio.sleep(silence.STALE)
+        assert len(host.kernel.forgotten) > 10, "and again, what was being connected meanwhile"
+        assert set(host.kernel.forgotten) == {(None, gone), (111, gone)}
+        often = len(host.kernel.forgotten)
         host.silent = set()
         await asyncio.sleep(0.25)
         assert host.published() == ["10.0.0.11", "10.0.0.12"]
         assert host.virtual() == ["10.0.1.11", "10.0.1.12"]
-        assert len(host.kernel.forgotten) == 2
+        assert len(host.kernel.forgotten) == often
 
 
 async def test_a_blip_of_less_than_that_changes_nothing(host: Host) -> None:

@@ -143,9 +143,15 @@ class HostKernel:
         return bool(self._call("returning"))
 
     async def forget_flows(
-        self, addresses: Collection[str], *, netns_pid: int | None = None, datagrams: bool = False
+        self,
+        addresses: Collection[str],
+        *,
+        netns_pid: int | None = None,
+        datagrams: bool = False,
+        unanswered: bool = False,
     ) -> None:
-        self._call("forget_flows", sorted(addresses), netns_pid=netns_pid, datagrams=datagrams)
+        kinds = {"datagrams": datagrams, "unanswered": unanswered}
+        self._call("forget_flows", sorted(addresses), netns_pid=netns_pid, **kinds)
 
     def _call(self, *args: Any, **kwargs: Any) -> Any:
         assert self._process.stdin
@@ -370,8 +376,9 @@ def rules(where: Namespace, *what: str) -> list[str]:
     """What nft lists, but for what beats and time change; elements are in no order."""
     shown = json.loads(where.run("nft", "-j", "list", *(what or ("ruleset",))))["nftables"]
     found = []
-    for item in shown:
-        ((kind, about),) = item.items()
+    for kind, about in sorted(
+        (next(iter(item.items())) for item in shown), key=lambda i: (i[0], i[1].get("chain", i[1].get("name", "")))
+    ):
         if about.get("name") == "alive":
             about.pop("elem", None)
         if "elem" in about:

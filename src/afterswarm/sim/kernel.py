@@ -13,7 +13,8 @@ from afterswarm.ports import Json, Ruleset
 
 class SimKernel:
     """`rulesets`, in full, by pid (`None`: the host), `links` by name, `forgotten` as (pid, addresses), oldest first;
-    `moved` likewise, where only datagrams were.
+    `moved` likewise, where only datagrams were, and
+    `given_up`, where only what was not answered was.
 
     `processes` are the pids there are: an `apply` to another raises `ProcessLookupError`, as with a container that
     has just ended. `broken` makes every call fail with that text.
@@ -30,6 +31,7 @@ class SimKernel:
         self.underlays: dict[str, int] = {}  # address -> MTU
         self.forgotten: list[tuple[int | None, frozenset[str]]] = []
         self.moved: list[tuple[int | None, frozenset[str]]] = []
+        self.given_up: list[tuple[int | None, frozenset[str]]] = []
         self.own_ipv6: list[str] | None = []
         self.forwards_ipv6 = False
         self.writes = 0  # calls that changed something
@@ -97,11 +99,17 @@ class SimKernel:
         return True
 
     async def forget_flows(
-        self, addresses: Collection[str], *, netns_pid: int | None = None, datagrams: bool = False
+        self,
+        addresses: Collection[str],
+        *,
+        netns_pid: int | None = None,
+        datagrams: bool = False,
+        unanswered: bool = False,
     ) -> None:
         self._check(netns_pid)
         if addresses:
-            (self.moved if datagrams else self.forgotten).append((netns_pid, frozenset(addresses)))
+            kept = self.moved if datagrams else self.given_up if unanswered else self.forgotten
+            kept.append((netns_pid, frozenset(addresses)))
 
     async def disturbances(self) -> AsyncIterator[set[str]]:
         while True:

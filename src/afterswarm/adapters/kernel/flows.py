@@ -13,7 +13,8 @@ from afterswarm.core.dataplane.vxlan import Link
 from afterswarm.model.repair import FIREWALL, Difference
 
 _CONNTRACK, _GET, _DELETE = 1, 1, 2  # linux/netfilter/nfnetlink_conntrack.h
-_ORIGINAL, _REPLY, _ID, _ZONE = 1, 2, 12, 18
+_ORIGINAL, _REPLY, _STATUS, _ID, _ZONE = 1, 2, 3, 12, 18
+_ANSWERED = 2  # of the status: IPS_SEEN_REPLY
 _IP, _SOURCE = 1, 1
 _PROTOCOL, _NUMBER = 2, 1
 _UDP = bytes([socket.IPPROTO_UDP])
@@ -23,10 +24,10 @@ _BATCH = 64  # deletions per system call
 CHAIN = "AFTERSWARM"
 
 
-def forget(addresses: Collection[str], *, datagrams: bool = False) -> None:
+def forget(addresses: Collection[str], *, datagrams: bool = False, unanswered: bool = False) -> None:
     """Delete the entries whose answers would come from one of these addresses (`conntrack -D -r`), in one pass.
 
-    `datagrams`: those of UDP alone.
+    `datagrams`: those of UDP alone. `unanswered`: those alone that nothing has come back on.
     """
     wanted = {socket.inet_aton(address) for address in addresses}
     if not wanted:
@@ -34,7 +35,7 @@ def forget(addresses: Collection[str], *, datagrams: bool = False) -> None:
     with closing(nfnetlink.Conversation()) as kernel:
         entries = kernel.ask(nfnetlink.message(_CONNTRACK, _GET, nfnetlink.DUMP, socket.AF_INET))
         try:
-            found = list(_from(wanted, entries, datagrams=datagrams))
+            found = list(_from(wanted, entries, datagrams=datagrams, unanswered=unanswered))
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
                 raise OSError(error.errno, "the kernel has no nf_conntrack_netlink") from error
@@ -43,7 +44,7 @@ def forget(addresses: Collection[str], *, datagrams: bool = False) -> None:
             kernel.tell(b"".join(found[start : start + _BATCH]))
 
 
-def _from(wanted: set[bytes], entries: Iterable[bytes], *, datagrams: bool) -> Iterator[bytes]:
+def _from(wanted: set[bytes], entries: Iterable[bytes], *, datagrams: bool, unanswered: bool) -> Iterator[bytes]:
     """The requests that delete those entries: each is named by its original direction, zone and id."""
     for entry in entries:
         if not any(address in entry for address in wanted):  # taking it apart is the slow part
@@ -52,6 +53,8 @@ def _from(wanted: set[bytes], entries: Iterable[bytes], *, datagrams: bool) -> I
         reply = dict(nfnetlink.attributes(found.get(_REPLY, b"")))
         protocol = dict(nfnetlink.attributes(reply.get(_PROTOCOL, b""))).get(_NUMBER)
         if datagrams and protocol != _UDP:
+            continue
+        if unanswered and int.from_bytes(found.get(_STATUS, b"")) & _ANSWERED:
             continue
         if dict(nfnetlink.attributes(reply.get(_IP, b""))).get(_SOURCE) in wanted:
             name = nfnetlink.attribute(_ORIGINAL | _NESTED, found[_ORIGINAL])

@@ -87,11 +87,16 @@ class LinuxKernel:
         return await self._do(routing.sees_bridged)
 
     async def forget_flows(
-        self, addresses: Collection[str], *, netns_pid: int | None = None, datagrams: bool = False
+        self,
+        addresses: Collection[str],
+        *,
+        netns_pid: int | None = None,
+        datagrams: bool = False,
+        unanswered: bool = False,
     ) -> None:
         def forget() -> None:
             with inside(netns_pid):
-                flows.forget(addresses, datagrams=datagrams)
+                flows.forget(addresses, datagrams=datagrams, unanswered=unanswered)
 
         await self._do(forget)
 

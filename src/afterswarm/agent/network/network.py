@@ -5,7 +5,8 @@ Two loops, both level-triggered and repeated every few seconds, so that what som
     plumbing   engine networks (may take long: containers of an old network have to end)
     routing    links and rulesets (milliseconds), then flows to what is gone are forgotten, then `applied`
 
-and a look at who has fallen silent (`silence`): its targets leave the rules at once and are back with its next beat.
+and a look at who has fallen silent (`silence`): its targets leave containers' rules and are back with its next beat.
+The host's rules see to that themselves (`core.dataplane.mesh`); what is forgotten at once are flows.
 """
 
 from __future__ import annotations
@@ -78,10 +79,11 @@ class Network:
         self._plumbing_due = asyncio.Event()
         self._routing_due = asyncio.Event()
         self._looked = asyncio.Event()
+        self._flows_due = asyncio.Event()
         self._orders = Orders(node_id)
         self.repairs = Repairs(clock)
         self._guarded = Guarded(self.repairs)
-        self._silence = Silence(clock, node_id, heard=heard, changed=self._routing_due.set)
+        self._silence = Silence(clock, node_id, heard=heard, changed=self._fell_silent)
         self._bridges = Bridges(engine=engine, kernel=kernel, clock=clock, node_id=node_id)
         self._tunnels = Tunnels(
             kernel=kernel,
@@ -216,6 +218,7 @@ class Network:
             group.create_task(self._plumb(), name="plumbing")
             group.create_task(self._route(), name="routing")
             group.create_task(self._silence.run(), name="who is silent")
+            group.create_task(self._give_up(), name="connections to the lost")
             group.create_task(self._repair(), name="repair")
             group.create_task(self._listen(), name="disturbances")
 
@@ -277,6 +280,15 @@ class Network:
             outward=self._outward,
         )
         await self._tell(zone, orders.gateways())
+
+    def _fell_silent(self) -> None:
+        self._flows_due.set()
+        self._routing_due.set()
+
+    async def _give_up(self) -> None:
+        while await self._flows_due.wait():
+            self._flows_due.clear()
+            await self._rules.give_up()
 
     async def _repair(self) -> None:
         while True:

@@ -44,7 +44,6 @@ class Rules:
         self._host: Ruleset = NOTHING
         self._routed: dict[str, str] = {}  # address -> node, of every target of the last rules
         self._chosen: frozenset[str] = frozenset()  # addresses of those among them that took new connections
-        self._routed_lost: frozenset[str] = frozenset()
 
     async def started(self, task: Task, pid: int, redirect: tuple[str, ...]) -> None:
         before = self.live.get(task.id)
@@ -91,18 +90,18 @@ class Rules:
         routes = list(routes)
         before, self._routed = self._routed, _addresses(routes)
         chosen, self._chosen = self._chosen, frozenset(_addresses(routes, chosen=True))
-        lost = self._silence.lost
-        fallen = frozenset() if self._silence.all_lost else lost - self._routed_lost
-        self._routed_lost = lost
-        gone = {a for a, node in before.items() if a not in self._routed}
-        gone |= {a for a, node in self._routed.items() if node in fallen}
+        gone = {a for a in before if a not in self._routed}
         for addresses, datagrams in ((gone, False), (chosen - self._chosen - gone, True)):
-            if not addresses:
-                continue
-            await self._guarded("flows", self._kernel.forget_flows(addresses, datagrams=datagrams), kind=RULES)
-            for task_id, live in sorted(self.live.items()):
-                forgotten = self._forget_in(task_id, live, addresses, datagrams=datagrams)
-                await self._guarded(f"flows of task {task_id}", forgotten, kind=RULES)
+            await self._forget_here(addresses, datagrams=datagrams)
+            await self._forget_inside(addresses, datagrams=datagrams)
+        stale = self._on(self._silence.stale)
+        await self._forget_inside(stale)
+        await self._forget_inside(self._on(self._silence.silent) - stale, unanswered=True)
+
+    async def give_up(self) -> None:
+        """Flows of this host to others that are not heard any more: its rules need not be waited for."""
+        await self._forget_here(self._on(self._silence.stale))
+        await self._forget_here(self._on(self._silence.silent - self._silence.stale), unanswered=True)
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
@@ -140,9 +139,22 @@ class Rules:
             return None
         return Names(gateway, known[0].address.partition("/")[0], live.redirect)
 
-    async def _forget_in(self, task_id: str, live: Live, addresses: Collection[str], *, datagrams: bool) -> None:
+    def _on(self, nodes: Collection[str]) -> set[str]:
+        """Addresses of targets on these nodes."""
+        return {address for address, node in self._routed.items() if node in nodes} if nodes else set()
+
+    async def _forget_inside(self, addresses: Collection[str], **which: bool) -> None:
+        for task_id, live in sorted(self.live.items()) if addresses else ():
+            forgotten = self._forget_in(task_id, live, addresses, **which)
+            await self._guarded(f"flows of task {task_id}", forgotten, kind=RULES)
+
+    async def _forget_here(self, addresses: Collection[str], **which: bool) -> None:
+        if addresses:
+            await self._guarded("flows", self._kernel.forget_flows(addresses, **which), kind=RULES)
+
+    async def _forget_in(self, task_id: str, live: Live, addresses: Collection[str], **which: bool) -> None:
         try:
-            await self._kernel.forget_flows(addresses, netns_pid=live.pid, datagrams=datagrams)
+            await self._kernel.forget_flows(addresses, netns_pid=live.pid, **which)
         except ProcessLookupError:
             self._drop(task_id, live)
 
