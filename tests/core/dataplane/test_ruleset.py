@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -114,7 +114,9 @@ targets = st.builds(
     st.booleans(),
 )
 ports = st.lists(
-    st.builds(PortConfig, protocol=st.sampled_from(["tcp", "udp"]), published_port=st.integers(80, 84)), min_size=1, max_size=2
+    st.builds(PortConfig, protocol=st.sampled_from(["tcp", "udp"]), published_port=st.integers(80, 84)),
+    min_size=1,
+    max_size=2,
 )
 routes = st.lists(
     st.builds(
@@ -156,6 +158,7 @@ def of_container(routes: Sequence[Route]) -> Ruleset:
     return container(task_id="t", attached={BACKEND.id: "10.0.1.9"}, networks=[BACKEND], routes=routes)
 
 
+@settings(max_examples=300)
 @given(changes(), peers, peers)
 def test_a_host_that_is_changed_is_as_one_that_is_written_anew(
     routes: tuple[list[Route], list[Route]], known: list[Peer], known_now: list[Peer]

@@ -63,8 +63,8 @@ class Ruleset(msgspec.Struct, frozen=True, eq=False):
         """
         if self.shape != old.shape:
             return None
-        changed = {key for key, part in self.parts.items() if not _same(old.parts.get(key), part)}
-        left = {key for key in old.parts if key in changed or key not in self.parts}
+        changed = {key: None for key, part in self.parts.items() if not _same(old.parts.get(key), part)}
+        left = [key for key in old.parts if key in changed or key not in self.parts]
         if not changed and not left:
             return ""
         kept = [part for key, part in self.parts.items() if key not in changed]
