@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -49,6 +50,10 @@ async def main(node_id: str) -> None:
                         await asyncio.sleep(0.02)
                 case "started":
                     await made.started(msgspec.convert(told[0], Task), told[1])
+                case "stopped":
+                    await made.stopped(told[0])
+                case "open":
+                    answer = len(list(Path("/proc/self/fd").iterdir()))
                 case "repairs":
                     answer = {"done": made.repairs.done, "failing": made.repairs.failing, "last": made.repairs.last}
             sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")

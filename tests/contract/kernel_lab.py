@@ -18,7 +18,10 @@ import sys
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from afterswarm.adapters.kernel.namespaces import inside
 from afterswarm.core.dataplane import mesh, paths
@@ -84,7 +87,7 @@ def web(*targets: Target) -> Route:
 class Namespace:
     def __init__(self) -> None:
         self._holder = subprocess.Popen(
-            ["unshare", "--net", "sh", "-c", "echo; exec sleep 600"], stdout=subprocess.PIPE
+            ["unshare", "--net", "sh", "-c", "echo; exec sleep 3600"], stdout=subprocess.PIPE
         )
         assert self._holder.stdout
         self._holder.stdout.readline()  # it is in its namespace now
@@ -166,6 +169,35 @@ class HostKernel:
     def close(self) -> None:
         if self._process.poll() is None:
             self._call("sync_wireguard", None)  # what it started outlives it
+        self._process.kill()
+        self._process.communicate()
+
+
+class Agent:
+    """All of a host's network, in a process in its namespace: see `host_agent`."""
+
+    def __init__(self, node: str, host: Namespace) -> None:
+        command = [
+            "nsenter",
+            f"--net=/proc/{host.pid}/ns/net",
+            sys.executable,
+            Path(__file__).with_name("host_agent.py"),
+            node,
+        ]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def tell(self, *what: Any) -> Any:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(msgspec.json.encode(what) + b"\n")
+        self._process.stdin.flush()
+        return msgspec.json.decode(self._process.stdout.readline())
+
+    def repairs(self) -> dict[str, int]:
+        done: dict[str, int] = self.tell("repairs")["done"]
+        return done
+
+    def close(self) -> None:
         self._process.kill()
         self._process.communicate()
 

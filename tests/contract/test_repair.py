@@ -9,8 +9,6 @@ import contextlib
 import importlib.util
 import re
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,27 +34,6 @@ pytestmark = [pytest.mark.real, pytest.mark.skipif(not net.is_root(), reason="ne
 
 WITHIN = 5.0  # seconds
 BRIDGE, TUNNEL = "aswbackend000", "asxbackend000"
-
-
-class Agent:
-    def __init__(self, node: str, host: Any) -> None:
-        command = ["nsenter", f"--net=/proc/{host.pid}/ns/net", sys.executable, HERE / "host_agent.py", node]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def tell(self, *what: Any) -> Any:
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(msgspec.json.encode(what) + b"\n")
-        self._process.stdin.flush()
-        return msgspec.json.decode(self._process.stdout.readline())
-
-    def repairs(self) -> dict[str, int]:
-        done: dict[str, int] = self.tell("repairs")["done"]
-        return done
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
 
 
 class Echo:
@@ -119,7 +96,7 @@ class Scene:
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self.lab = stack.enter_context(contextlib.closing(net.Lab()))
         self.host = self.lab.hosts["n1"]
-        self.agents = {n: stack.enter_context(contextlib.closing(Agent(n, h))) for n, h in self.lab.hosts.items()}
+        self.agents = {n: stack.enter_context(contextlib.closing(net.Agent(n, h))) for n, h in self.lab.hosts.items()}
         targets = [net.target(1, "n1"), net.target(2, "n2"), net.target(3, "n1")]
         places = {"t1": "n1", "t2": "n2", "t3": "n1"}
         self.containers = {t: self.lab.container(node, int(t[1:])) for t, node in places.items()}
