@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from dnslib import QTYPE, RCODE, RR, A, DNSRecord
-from hosts import BUSYBOX, Host, until
+from hosts import BUSYBOX, Host, daemon_pid, restart_daemon, until
 
 from afterswarm.lab.hosts import GATEWAY
 
@@ -213,7 +213,30 @@ def test_names_are_known_on_every_host(app: list[Host]) -> None:
 def test_an_address_has_a_name(app: list[Host]) -> None:
     [(task, address)] = addresses(app[0], "app_edge", "app_back").items()
     said = inside(app[0], "app_back", "nslookup", address)
-    assert f"app_edge.1.{task}" in said
+    assert f"app_edge.1.{task}.app_back" in said
+
+
+ASKING = "while [ ! -e /tmp/enough ]; do echo >> /tmp/asked; nslookup web > /dev/null || echo >> /tmp/failed; done"
+
+
+def test_names_are_answered_without_the_daemon(app: list[Host]) -> None:
+    """It stands still, it dies, it comes back: no question fails."""
+    host = app[1]
+    front = container(host, "app_front")
+    virtual = look_up(host, "app_front", "web")
+    host.docker("exec", "-d", front, "sh", "-c", ASKING)
+    host.run("kill", "-STOP", str(daemon_pid(host)))
+    said = host.docker("exec", front, "nslookup", "app_web.app_front", engine=True)
+    assert next(iter(virtual)) in said.partition("Name:")[2]
+    restart_daemon(host)
+    host.docker("exec", front, "touch", "/tmp/enough")
+    counted = inside(
+        host, "app_front", "sh", "-c", "cat /tmp/asked | grep -c ''; cat /tmp/failed 2>/dev/null | grep -c ''; true"
+    )
+    asked, failed = map(int, counted.split())
+    assert failed == 0, f"{failed} of {asked}"
+    assert asked > 20
+    assert look_up(host, "app_front", "web") == virtual
 
 
 def test_unknown_names_go_upstream(app: list[Host]) -> None:
