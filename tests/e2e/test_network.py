@@ -38,7 +38,7 @@ ECHO = (
 INTERPRETER = sorted({"/usr", "/lib", "/lib64", sys.base_prefix})
 STACK = {
     "version": "3.8",
-    "networks": {"front": {}, "back": {}},
+    "networks": {"front": {"attachable": True}, "back": {}},
     "services": {
         "web": {
             "image": BUSYBOX,
@@ -214,6 +214,23 @@ def test_an_address_has_a_name(app: list[Host]) -> None:
     [(task, address)] = addresses(app[0], "app_edge", "app_back").items()
     said = inside(app[0], "app_back", "nslookup", address)
     assert f"app_edge.1.{task}.app_back" in said
+
+
+def test_a_hosts_own_container_is_seen_by_services_as_itself(app: list[Host]) -> None:
+    """By a virtual address, on whichever host the task is."""
+    host = app[2]
+    host.docker("run", "-d", "--name", "solo", "--network", "app_front", BUSYBOX, "sleep", "600")
+    try:
+        own = host.json("inspect", "solo")[0]["NetworkSettings"]["Networks"]["app_front"]["IPAddress"]
+
+        def fetch(path: str) -> str:
+            return host.docker("exec", "solo", "wget", "-q", "-T", "3", "-O", "-", f"http://web/{path}").strip()
+
+        until("it reaches the service", lambda: fetch(""), 10)
+        assert {fetch(CLIENT) for _ in range(6)} == {own}
+        assert len({fetch("") for _ in range(6)}) == 3, "every task was asked"
+    finally:
+        host.docker("rm", "-f", "solo")
 
 
 ASKING = "while [ ! -e /tmp/enough ]; do echo >> /tmp/asked; nslookup web > /dev/null || echo >> /tmp/failed; done"
