@@ -16,7 +16,7 @@ from collections import Counter
 from itertools import cycle
 
 WAIT = 5.0  # seconds for an answer
-KEPT = 24  # connections
+KEPT = 24  # connections; while all are busy, further ones are made, so that nothing waits for an answer to another
 DELAYED = 0.5  # seconds
 OWN = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 KEEP = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -28,9 +28,7 @@ class Client:
     def __init__(self, addresses: list[str], port: int) -> None:
         self._addresses = cycle(addresses)
         self._port = port
-        self._idle: asyncio.LifoQueue[Connection | None] = asyncio.LifoQueue()
-        for _ in range(KEPT):
-            self._idle.put_nowait(None)
+        self._idle: list[Connection] = []
         self.requests = 0
         self.failures: Counter[str] = Counter()
         self.slowest = 0.0
@@ -63,7 +61,7 @@ class Client:
             writer.close()
 
     async def _kept(self, address: str) -> None:
-        connection, back = await self._idle.get(), None
+        connection, back = self._idle.pop() if self._idle else None, None
         try:
             if connection:
                 try:
@@ -71,10 +69,13 @@ class Client:
                     return
                 except (ConnectionError, EOFError):
                     connection[1].close()
-            fresh = await asyncio.open_connection(address, self._port)
-            back = await exchange(fresh, KEEP)
+            connection = await asyncio.open_connection(address, self._port)
+            back = await exchange(connection, KEEP)
         finally:
-            self._idle.put_nowait(back)
+            if back and len(self._idle) < KEPT:
+                self._idle.append(back)
+            elif connection:
+                connection[1].close()
 
 
 async def exchange(connection: Connection, question: bytes) -> Connection | None:
