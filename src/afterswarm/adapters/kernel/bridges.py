@@ -1,8 +1,9 @@
 """What a host does with the engine's bridges besides putting tunnels on them: it keeps them up, with the addresses and
-the way to their subnet that the engine gave them, and sets what our traffic needs of the kernel."""
+the way to their subnet that the engine gave them, and sets what our traffic needs of the kernel and of their ports."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Collection, Iterator
 from ipaddress import ip_interface
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from afterswarm.adapters.programs import run
-from afterswarm.core.dataplane.vxlan import Link
+from afterswarm.core.dataplane.vxlan import PREFIX, Link
 from afterswarm.model.repair import LINKS, ROUTES, SETTINGS, Difference
 
 
@@ -30,7 +31,18 @@ def sync(wanted: Collection[Link]) -> list[Difference]:
         differences.append(Difference(ROUTES, what))
         commands.append(command)
     _batch(commands)
+    _send_back({link.bridge for link in links if link.ingress})
     return [*differences, *_settings(links)]
+
+
+def _send_back(bridges: Collection[str]) -> None:
+    """A container that dials a port of its own host may be chosen itself: its frame leaves by the port it came from."""
+    if not bridges:
+        return
+    for port in _json("bridge", "-j", "-d", "link", "show"):
+        if port.get("master") in bridges and not port["ifname"].startswith(PREFIX) and not port.get("hairpin"):
+            with contextlib.suppress(OSError):  # its container has ended
+                run("bridge", "link", "set", "dev", port["ifname"], "hairpin", "on")
 
 
 def _repairs(link: Link, found: dict[str, Any], least: int) -> Iterator[tuple[str, str]]:
