@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from afterswarm.core import allocate, families
+from afterswarm.core import allocate, families, wanted
 from afterswarm.core.admit import guest as admit
 from afterswarm.model.cluster import Cluster
 from afterswarm.model.guest import Wish
 from afterswarm.model.network import IPAM, IPAMConfig, Network, NetworkSpec
-from afterswarm.model.node import Node
+from afterswarm.model.node import Node, NodeReport
 from afterswarm.model.refused import Refused
-from afterswarm.model.service import PortConfig
-from afterswarm.model.session import Peer, Route, Target
+from afterswarm.model.service import Endpoint, Service, ServiceSpec, VirtualIP
 from afterswarm.model.snapshot import Snapshot
+from afterswarm.model.task import Attachment, Task, TaskState
 
 NETWORK = Network(
     id="n",
@@ -59,20 +59,19 @@ def test_a_cluster_draws_its_pool_once_and_for_itself() -> None:
     assert pool.prefixlen == 48
 
 
-def test_what_ipv6_sees_of_the_swarm() -> None:
+def test_hosts_are_told_the_second_addresses_of_what_can_have_them() -> None:
     single = replace(NETWORK, id="s", subnet6="", subnet="10.0.2.0/24")
-    addresses = {"n": "10.0.1.7", "s": "10.0.2.7"}
-    targets = [Target(task_id=node, node_id=node, addresses=addresses) for node in ("a", "old")]
-    ports = [PortConfig(protocol="tcp", target_port=80, published_port=p, publish_mode="ingress") for p in (80, 81)]
-    only = {"tcp/81": ["127.0.0.1"]}
-    route = Route(service_id="w", vips={"n": "10.0.1.2", "s": "10.0.2.2"}, targets=targets, ports=ports)
-    peers = [Peer(node_id="a", ipv6=[]), Peer(node_id="old")]
-    seen = families.second([NETWORK, single], [replace(route, published_on=only)], peers)
-    assert [(n.subnet, n.gateways) for n in seen.networks] == [("fd00:1::/64", {"a": "fd00:1::fe"})]
-    [found] = seen.routes
-    assert found.vips == {"n": "fd00:1::2"}
-    assert [(t.node_id, t.addresses) for t in found.targets] == [("a", {"n": "fd00:1::7"})]
-    assert [p.published_port for p in found.ports] == [80], "a port of one IPv4 address is nowhere else"
+    here = [Attachment(network_id="n", address="10.0.1.7/24"), Attachment(network_id="s", address="10.0.2.7/24")]
+    tasks = [
+        Task(id=f"t{node}", service_id="w", node_id=node, state=TaskState.ASSIGNED, attachments=here)
+        for node in ("a", "old")
+    ]
+    endpoint = Endpoint(virtual_ips=[VirtualIP(network_id="n", addr="10.0.1.2/24")])
+    service = Service(id="w", spec=ServiceSpec(name="w"), endpoint=endpoint)
+    reports = [NodeReport(id="a", ipv6=[]), NodeReport(id="old")]
+    found = wanted.route(Snapshot.of([NETWORK, single, service, *tasks, *reports]), service)
+    assert found.vips6 == {"n": "fd00:1::2"}
+    assert {t.node_id: t.addresses6 for t in found.targets} == {"a": {"n": "fd00:1::7"}, "old": {}}
 
 
 def test_what_the_user_keeps_in_either_family_is_given_to_nobody() -> None:

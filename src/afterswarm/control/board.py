@@ -76,8 +76,11 @@ class Board:
                     if _down(change.old) != _down(change.new):
                         self._services.update((t.service_id, None) for t in snap.tasks_on(node_id))
                         self._services.update((g.id, None) for g in snap.guests.values() if g.node_id == node_id)
-                case NodeReport():
+                case NodeReport(id=node_id):
                     self._peers_moved = True
+                    if _dual(change.old) != _dual(change.new):
+                        self._services.update((t.service_id, None) for t in snap.tasks_on(node_id))
+                        self._services.update((g.id, None) for g in snap.guests.values() if g.node_id == node_id)
                 case Secret() | Config() | Network() | Cluster():
                     self._everyone = True
                 case _:
@@ -195,6 +198,10 @@ def _array(encoded: Iterable[bytes]) -> bytes:
 
 def _pull_auth(obj: Obj | None) -> str:
     return obj.pull_auth if isinstance(obj, Service) else ""
+
+
+def _dual(report: Obj | None) -> bool:
+    return isinstance(report, NodeReport) and report.ipv6 is not None
 
 
 def _down(obj: Obj | None) -> bool | None:

@@ -2,22 +2,17 @@
 
 Whoever has the 7th address of a network's IPv4 subnet has the 7th of its IPv6 subnet (or of the range in it that the
 user chose), so 10.0.1.7 goes with fd…::7. One of the two is allocated and stored; the other follows. Neither can be
-given twice or be forgotten while the other is kept, and rules, names and ways back are made for the second family by
-showing those who make them the same swarm with the other addresses (`second`).
+given twice or be forgotten while the other is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
-from typing import NamedTuple
-
-from msgspec.structs import replace
 
 from afterswarm.model.network import IPAMConfig, Network
-from afterswarm.model.session import Peer, Route, Target
 
 SUBNET_SIZE = 64
 
@@ -46,39 +41,9 @@ def place(network: Network, address: str) -> str:
     return str(subnet[number]) if 0 <= number < subnet.num_addresses else ""
 
 
-class Seen(NamedTuple):
-    """A swarm as one family sees it."""
-
-    networks: list[Network]
-    routes: list[Route]
-
-
-def second(networks: Iterable[Network], routes: Iterable[Route], peers: Iterable[Peer]) -> Seen:
-    """The swarm as IPv6 sees it: networks that have it, and tasks in them on hosts that have it."""
-    dual = {n.id: n for n in networks if n.subnet6}
-    able = {peer.node_id for peer in peers if peer.ipv6 is not None}
-    return Seen([_network(n) for n in dual.values()], [_route(r, dual, able) for r in routes] if dual else [])
-
-
-def addresses(networks: Mapping[str, Network], held: Mapping[str, str]) -> dict[str, str]:
+def twins(networks: Mapping[str, Network], addresses: Mapping[str, str]) -> dict[str, str]:
     """By network id, what goes with these addresses; without those of networks that have no IPv6."""
-    return {n: found for n, a in held.items() if n in networks and (found := twin(networks[n], a))}
-
-
-def _network(network: Network) -> Network:
-    gateways = {node: twin(network, address) for node, address in network.gateways.items()}
-    return replace(network, subnet=network.subnet6, gateway=network.gateway6, gateways=gateways)
-
-
-def _route(route: Route, dual: Mapping[str, Network], able: Collection[str]) -> Route:
-    targets = [_target(t, dual) for t in route.targets if t.node_id in able]
-    # a port that is to answer on some addresses of hosts alone does so on none of IPv6: all that can be named are IPv4
-    ports = [p for p in route.ports if f"{p.protocol}/{p.published_port}" not in route.published_on]
-    return replace(route, ports=ports, published_on={}, vips=addresses(dual, route.vips), targets=targets)
-
-
-def _target(target: Target, dual: Mapping[str, Network]) -> Target:
-    return replace(target, addresses=addresses(dual, target.addresses))
+    return {n: found for n, a in addresses.items() if n in networks and (found := twin(networks[n], a))}
 
 
 def pool(cluster_id: str) -> IPv6Network:

@@ -9,11 +9,11 @@ together for one node and is the definition of what is sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from afterswarm.core import payloads, publishing
+from afterswarm.core import families, payloads, publishing
 from afterswarm.core.dns import named_ports
 from afterswarm.core.host import container_config
 from afterswarm.core.options import traffic
@@ -152,11 +152,13 @@ def route(snap: Snapshot, service: Service) -> Route:
     mode = (spec.mode if spec else "") or "vip"
     if endpoint is None or service.pending_delete:
         return Route(service_id=service.id, name=service.name, mode=mode, targets=targets)
+    vips = {v.network_id: _plain(v.addr) for v in endpoint.virtual_ips if v.addr}
     return Route(
         service_id=service.id,
         name=service.name,
         mode=mode,
-        vips={v.network_id: _plain(v.addr) for v in endpoint.virtual_ips if v.addr},
+        vips=vips,
+        vips6=families.twins(snap.networks, vips),
         aliases={n.target: n.aliases for n in service.spec.task_template.networks if n.aliases},
         ports=[p for p in endpoint.ports if p.publish_mode == "ingress"],
         named_ports=named_ports.named(service),
@@ -172,11 +174,13 @@ def guest_route(snap: Snapshot, guest: Guest) -> Route:
     node = snap.nodes.get(guest.node_id)
     here = guest.attachment
     name = guest.name if guest.running else ""
+    addresses = {here.network_id: _plain(here.address)}
     target = Target(
         task_id=guest.id,
         node_id=guest.node_id,
         name=name,
-        addresses={here.network_id: _plain(here.address)},
+        addresses=addresses,
+        addresses6=_second(snap, guest.node_id, addresses),
         ready=guest.running and node is not None and node.state != NodeState.DOWN,
     )
     aliases = {here.network_id: here.aliases} if name and here.aliases else {}
@@ -215,16 +219,24 @@ def _target(snap: Snapshot, service: Service, task: Task) -> Target | None:
     node = snap.nodes.get(task.node_id)
     running = state == TaskState.RUNNING and node is not None and node.state != NodeState.DOWN
     may_run = task.desired in _MAY_RUN and not service.pending_delete
+    addresses = {a.network_id: _plain(a.address) for a in task.attachments if a.address}
     return Target(
         task_id=task.id,
         node_id=task.node_id,
         name=f"{service.name}.{task.place}.{task.id}",
         slot=task.slot,
-        addresses={a.network_id: _plain(a.address) for a in task.attachments if a.address},
+        addresses=addresses,
+        addresses6=_second(snap, task.node_id, addresses),
         hostnames=_hostnames(snap, task),
         ready=running and may_run,
         draining=running and not may_run,
     )
+
+
+def _second(snap: Snapshot, node_id: str, addresses: Mapping[str, str]) -> dict[str, str]:
+    """The IPv6 addresses of what runs on this node, whose kernel may have none."""
+    report = snap.node_reports.get(node_id)
+    return families.twins(snap.networks, addresses) if report and report.ipv6 is not None else {}
 
 
 def _hostnames(snap: Snapshot, task: Task) -> list[str]:

@@ -57,6 +57,7 @@ class Target(Part, frozen=True):
     slot: int = 0
     hostnames: list[str] = []  # further names of its container, which others may have too
     addresses: dict[str, str] = {}  # network id -> plain address
+    addresses6: dict[str, str] = {}  # likewise, where it has an IPv6 address too
     ready: bool = False
     draining: bool = False
 
@@ -71,6 +72,7 @@ class Route(Part, frozen=True):
     name: str = ""
     mode: str = "vip"  # vip, dnsrr
     vips: dict[str, str] = {}  # network id -> plain address
+    vips6: dict[str, str] = {}  # likewise of IPv6, in networks that have it
     aliases: dict[str, list[str]] = {}  # network id -> further names there
     ports: list[PortConfig] = []  # ingress mode only, published numbers filled in
     named_ports: dict[str, list[int]] = {}  # "_http._tcp" -> on which the targets listen

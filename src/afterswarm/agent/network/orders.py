@@ -25,6 +25,8 @@ class Orders:
         if wanted.rev < self.wanted.rev:
             return None
         new = {name: value for name in SECTIONS if (value := getattr(wanted, name)) is not None}
+        if not self.ipv6 and wanted.routes is not None:
+            new["routes"] = [_single(route) for route in wanted.routes]
         self.wanted = replace(self.wanted, rev=wanted.rev, **new)
         self.basis = max(self.basis, wanted.basis)
         return set(new)
@@ -70,3 +72,8 @@ class Orders:
         """One that this host can be in, or has one of its own of (macvlan, …)."""
         own = (n for n in self.wanted.networks or () if n.id == network_id and n.node_local)
         return self.networks.get(network_id) or next(own, None)
+
+
+def _single(route: Route) -> Route:
+    """As a host without IPv6 takes it."""
+    return replace(route, vips6={}, targets=[replace(t, addresses6={}) for t in route.targets])
