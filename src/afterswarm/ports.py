@@ -170,6 +170,9 @@ class Kernel(Protocol):
     async def source(self, *, netns_pid: int) -> str:
         """The address that a container speaks from when it takes its default route; "" without one."""
 
+    async def lead_out(self, gateway: str, *, netns_pid: int) -> str:
+        """Likewise of IPv6; a container without a default route gets one through this gateway."""
+
     async def ipv6(self) -> list[str] | None:
         """This host's own global IPv6 addresses; `None`: its kernel has no IPv6."""
 

@@ -26,6 +26,7 @@ class SimKernel:
         self.links: dict[str, Json] = {}
         self.returns: list[Json] = []
         self.sources: dict[int, str] = {}  # pid -> address
+        self.sources6: dict[int, str] = {}
         self.wireguard: Json | None = None
         self.cannot_encrypt = ""  # why not
         self.underlays: dict[str, int] = {}  # address -> MTU
@@ -87,6 +88,10 @@ class SimKernel:
     async def source(self, *, netns_pid: int) -> str:
         self._check(netns_pid)
         return self.sources.get(netns_pid, "")
+
+    async def lead_out(self, gateway: str, *, netns_pid: int) -> str:  # noqa: ARG002
+        self._check(netns_pid)
+        return self.sources6.get(netns_pid, "")
 
     async def ipv6(self) -> list[str] | None:
         return self.own_ipv6

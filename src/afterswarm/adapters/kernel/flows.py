@@ -6,6 +6,7 @@ import errno
 import socket
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
+from pathlib import Path
 
 from afterswarm.adapters.kernel import nfnetlink
 from afterswarm.adapters.programs import run
@@ -15,12 +16,14 @@ from afterswarm.model.repair import FIREWALL, Difference
 _CONNTRACK, _GET, _DELETE = 1, 1, 2  # linux/netfilter/nfnetlink_conntrack.h
 _ORIGINAL, _REPLY, _STATUS, _ID, _ZONE = 1, 2, 3, 12, 18
 _ANSWERED = 2  # of the status: IPS_SEEN_REPLY
-_IP, _SOURCE = 1, 1
+_IP = 1
+_SOURCE = {socket.AF_INET: 1, socket.AF_INET6: 3}
 _PROTOCOL, _NUMBER = 2, 1
 _UDP = bytes([socket.IPPROTO_UDP])
 _NESTED = 0x8000
 _BATCH = 64  # deletions per system call
 
+_IPV6 = Path("/proc/net/if_inet6")
 CHAIN = "AFTERSWARM"
 
 
@@ -29,13 +32,18 @@ def forget(addresses: Collection[str], *, datagrams: bool = False, unanswered: b
 
     `datagrams`: those of UDP alone. `unanswered`: those alone that nothing has come back on.
     """
-    wanted = {socket.inet_aton(address) for address in addresses}
-    if not wanted:
-        return
+    for family in _SOURCE:
+        here = [address for address in addresses if (":" in address) == (family == socket.AF_INET6)]
+        if here:
+            wanted = {socket.inet_pton(family, address) for address in here}
+            _forget(family, wanted, datagrams=datagrams, unanswered=unanswered)
+
+
+def _forget(family: socket.AddressFamily, wanted: set[bytes], *, datagrams: bool, unanswered: bool) -> None:
     with closing(nfnetlink.Conversation()) as kernel:
-        entries = kernel.ask(nfnetlink.message(_CONNTRACK, _GET, nfnetlink.DUMP, socket.AF_INET))
+        entries = kernel.ask(nfnetlink.message(_CONNTRACK, _GET, nfnetlink.DUMP, family))
         try:
-            found = list(_from(wanted, entries, datagrams=datagrams, unanswered=unanswered))
+            found = list(_from(family, wanted, entries, datagrams=datagrams, unanswered=unanswered))
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
                 raise OSError(error.errno, "the kernel has no nf_conntrack_netlink") from error
@@ -44,7 +52,14 @@ def forget(addresses: Collection[str], *, datagrams: bool = False, unanswered: b
             kernel.tell(b"".join(found[start : start + _BATCH]))
 
 
-def _from(wanted: set[bytes], entries: Iterable[bytes], *, datagrams: bool, unanswered: bool) -> Iterator[bytes]:
+def _from(
+    family: socket.AddressFamily,
+    wanted: set[bytes],
+    entries: Iterable[bytes],
+    *,
+    datagrams: bool,
+    unanswered: bool,
+) -> Iterator[bytes]:
     """The requests that delete those entries: each is named by its original direction, zone and id."""
     for entry in entries:
         if not any(address in entry for address in wanted):  # taking it apart is the slow part
@@ -56,10 +71,10 @@ def _from(wanted: set[bytes], entries: Iterable[bytes], *, datagrams: bool, unan
             continue
         if unanswered and int.from_bytes(found.get(_STATUS, b"")) & _ANSWERED:
             continue
-        if dict(nfnetlink.attributes(reply.get(_IP, b""))).get(_SOURCE) in wanted:
+        if dict(nfnetlink.attributes(reply.get(_IP, b""))).get(_SOURCE[family]) in wanted:
             name = nfnetlink.attribute(_ORIGINAL | _NESTED, found[_ORIGINAL])
             name += b"".join(nfnetlink.attribute(kind, found[kind]) for kind in (_ID, _ZONE) if kind in found)
-            yield nfnetlink.message(_CONNTRACK, _DELETE, 0, socket.AF_INET, name)
+            yield nfnetlink.message(_CONNTRACK, _DELETE, 0, family, name)
 
 
 def accept(links: Collection[Link]) -> list[Difference]:
@@ -68,7 +83,12 @@ def accept(links: Collection[Link]) -> list[Difference]:
     Docker calls DOCKER-USER before all else and never empties it, so one jump there is enough. Without such a chain
     (no engine yet, or one that filters by nftables) there is nothing to do.
     """
-    there = run("iptables", "-w", "-S").splitlines()
+    found = _accept("iptables", links)
+    return [*found, *_accept("ip6tables", [link for link in links if link.ipv6])] if _IPV6.exists() else found
+
+
+def _accept(program: str, links: Collection[Link]) -> list[Difference]:
+    there = run(program, "-w", "-S").splitlines()
     if "-N DOCKER-USER" not in there:
         return []
     found = []
@@ -76,15 +96,15 @@ def accept(links: Collection[Link]) -> list[Difference]:
     wanted = [rule for link in links for rule in _rules(link)]
     if [line for line in there if line.startswith(f"-A {CHAIN} ")] != wanted or f"-N {CHAIN}" not in there:
         lines = ["*filter", f":{CHAIN} - [0:0]", *wanted, "COMMIT", ""]
-        run("iptables-restore", "-w", "--noflush", stdin="\n".join(lines))
+        run(f"{program}-restore", "-w", "--noflush", stdin="\n".join(lines))
         found.append(Difference(FIREWALL, f"chain {CHAIN} had other rules"))
     if wanted and jump not in there:
-        run("iptables", "-w", "-I", "DOCKER-USER", "-j", CHAIN)
+        run(program, "-w", "-I", "DOCKER-USER", "-j", CHAIN)
         found.append(Difference(FIREWALL, f"DOCKER-USER did not lead to {CHAIN}"))
     if not wanted:
         if jump in there:
-            run("iptables", "-w", "-D", "DOCKER-USER", "-j", CHAIN)
-        run("iptables", "-w", "-X", CHAIN)
+            run(program, "-w", "-D", "DOCKER-USER", "-j", CHAIN)
+        run(program, "-w", "-X", CHAIN)
     return found
 
 

@@ -77,6 +77,13 @@ class LinuxKernel:
 
         return await self._do(look)
 
+    async def lead_out(self, gateway: str, *, netns_pid: int) -> str:
+        def lead() -> str:
+            with inside(netns_pid):
+                return routing.lead_out(gateway)
+
+        return await self._do(lead)
+
     async def ipv6(self) -> list[str] | None:
         return await self._do(ipv6.own)
 

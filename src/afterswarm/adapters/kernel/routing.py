@@ -13,6 +13,7 @@ from afterswarm.adapters.programs import run
 from afterswarm.core.dataplane.paths import MARK, MASK, PRIORITY, Return
 from afterswarm.model.repair import ROUTES, Difference
 
+ELSEWHERE6 = "2001:db8::1"  # likewise (RFC 3849)
 ELSEWHERE = "192.0.2.1"  # nobody has it (RFC 5737)
 
 _IPV6 = Path("/proc/net/if_inet6")
@@ -73,6 +74,21 @@ def source() -> str:
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as asked:
         try:
             asked.connect((ELSEWHERE, 9))  # sends nothing: the kernel chooses a route
+        except OSError:
+            return ""
+        return str(asked.getsockname()[0])
+
+
+def lead_out(gateway: str) -> str:
+    """The IPv6 address in this namespace from which a packet to somewhere else leaves.
+
+    An engine gives a container its default routes in one network, which may have no IPv6: then `gateway` is one.
+    """
+    if not _json("ip", "-j", "-6", "route", "show", "default"):
+        run("ip", "-6", "route", "replace", "default", "via", gateway, "metric", "4096")
+    with closing(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)) as asked:
+        try:
+            asked.connect((ELSEWHERE6, 9))
         except OSError:
             return ""
         return str(asked.getsockname()[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from afterswarm.agent.network.guarded import Guarded
 from afterswarm.agent.network.orders import Orders
 from afterswarm.agent.network.repairs import Repairs
 from afterswarm.agent.network.silence import Silence
+from afterswarm.core import families
 from afterswarm.core.dataplane.closed import confined
 from afterswarm.core.dataplane.container_rules import Names, container
 from afterswarm.core.dataplane.host_rules import host
@@ -18,6 +20,8 @@ from afterswarm.model.session import Route
 from afterswarm.model.task import Task
 from afterswarm.ports import Kernel
 
+log = logging.getLogger(__name__)
+
 
 class Live(NamedTuple):
     """A running container. Its questions to the nameservers in `redirect` are answered by us."""
@@ -26,6 +30,7 @@ class Live(NamedTuple):
     task: Task
     source: str = ""  # the address that it speaks from to everybody else
     redirect: tuple[str, ...] = ()
+    source6: str = ""
 
 
 class Rules:
@@ -50,11 +55,27 @@ class Rules:
         if redirect and before and before[:2] == (pid, task) and before.redirect == redirect:
             return  # a guest, which is looked at often
         try:
-            self.live[task.id] = Live(pid, task, await self._kernel.source(netns_pid=pid), redirect)
+            source = await self._kernel.source(netns_pid=pid)
+            self.live[task.id] = Live(pid, task, source, redirect, await self._lead_out(task, pid))
         except ProcessLookupError:
             self.live.pop(task.id, None)
             return
         await self._guarded(f"rules of task {task.id}", self._apply(task.id), kind=RULES)
+
+    async def _lead_out(self, task: Task, pid: int) -> str:
+        """Answers to published ports have to leave the container, if by nothing else then by the ingress network."""
+        networks = self._orders.networks
+        entered = [n for a in task.attachments if (n := networks.get(a.network_id)) and n.spec.ingress and n.subnet6]
+        if not entered:
+            return ""
+        gateway = families.twin(entered[0], entered[0].gateways[self._node_id])
+        try:
+            return await self._kernel.lead_out(gateway, netns_pid=pid)
+        except ProcessLookupError:
+            raise
+        except OSError as error:
+            log.warning("task %s has no way out by IPv6: %s", task.id, error)
+            return ""
 
     def stopped(self, task_id: str) -> None:
         self.live.pop(task_id, None)
@@ -118,6 +139,7 @@ class Rules:
             task_id=task_id,
             attached={a.network_id: a.address.partition("/")[0] for task in here for a in task.attachments},
             source=live.source,
+            source6=live.source6,
             networks=self._orders.networks.values(),
             routes=self._orders.routes,
             silent=self._silence.silent,
@@ -170,5 +192,5 @@ def _addresses(routes: Iterable[Route], *, chosen: bool = False) -> dict[str, st
         for route in routes
         for target in route.targets
         if not chosen or (target.ready and not target.draining)
-        for address in target.addresses.values()
+        for address in (*target.addresses.values(), *target.addresses6.values())
     }

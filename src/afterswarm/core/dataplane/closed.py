@@ -15,6 +15,7 @@ from afterswarm.core.dataplane import family as of
 from afterswarm.core.dataplane.family import Family
 from afterswarm.core.dataplane.ruleset import Piece, chain, collection
 from afterswarm.core.dataplane.vxlan import bridge_name
+from afterswarm.core.families import both
 from afterswarm.model.network import Network
 from afterswarm.model.task import Task
 
@@ -71,5 +72,6 @@ def confined(tasks: Iterable[Task], networks: Iterable[Network]) -> frozenset[st
         here = [(known[a.network_id], a.address) for a in task.attachments if a.network_id in known]
         others = [network for network, _ in here if not network.spec.ingress]
         if others and len(here) == len(task.attachments) and all(network.spec.internal for network in others):
-            found.update(address.partition("/")[0] for network, address in here if network.spec.ingress)
+            entered = (both(network, address) for network, address in here if network.spec.ingress)
+            found.update(address.partition("/")[0] for addresses in entered for address in addresses)
     return frozenset(found)

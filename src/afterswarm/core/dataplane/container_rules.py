@@ -13,9 +13,10 @@ from ipaddress import AddressValueError, IPv4Address
 import msgspec
 
 from afterswarm.core.dataplane import family as of
-from afterswarm.core.dataplane.family import IPV4, Family
+from afterswarm.core.dataplane.family import BOTH, IPV4, Family
 from afterswarm.core.dataplane.ruleset import Part, Ruleset, chain, collection
 from afterswarm.core.dataplane.targets import choose, rotate
+from afterswarm.core.families import twin
 from afterswarm.model.network import Network
 from afterswarm.model.session import Route
 
@@ -39,17 +40,17 @@ def container(
     silent: Collection[str] = (),
     source: str = "",
     names: Names | None = None,
-    families: Sequence[Family] = (IPV4,),
+    source6: str = "",
 ) -> Ruleset:
     """Every service's address in the networks of one task's container.
 
-    `attached` are its addresses by network id. Nobody asks for virtual addresses in the ingress network. `source` is
-    the address that it speaks from to everybody else: a server of datagrams that listens on all its addresses would
+    `attached` are its addresses by network id. Nobody asks for virtual addresses in the ingress network. `source` and
+    `source6` are what it speaks from to everybody else: a server of datagrams that listens on all its addresses would
     answer from that one, so published datagrams are brought there, and answers are known by it. A container that was
     made for other networks asks the nameservers of these; `names` leads such questions to us.
     """
     networks = list(networks)
-    entered = [attached[n.id] for n in networks if n.id in attached and n.spec.ingress]
+    families = [f for f in BOTH if f is IPV4 or any(of.subnet(n, f) for n in networks if n.id in attached)]
     mine = sorted(n.id for n in networks if n.id in attached and not n.spec.ingress)
     parts: dict[str, Part] = {}
     for route in sorted(routes, key=lambda r: r.service_id):
@@ -70,9 +71,13 @@ def container(
         ),
         *_answered(names),
     ]
-    if source:
+    entered = [(attached[n.id], twin(n, attached[n.id])) for n in networks if n.id in attached and n.spec.ingress]
+    if source or source6:
         answered = [
-            f"ip daddr {address} meta l4proto udp dnat ip to {source}" for address in entered if address != source
+            f"{f.word} daddr {address} meta l4proto udp dnat {f.word} to {speaks}"
+            for f, speaks, addresses in zip(BOTH, (source, source6), zip(*entered, strict=True), strict=False)
+            for address in addresses
+            if speaks and address not in ("", speaks)
         ]
         shape.append(chain("prerouting", _NAT.format("prerouting", -110), *answered))
     return Ruleset(shape="".join(shape), parts=dict(sorted(parts.items())))

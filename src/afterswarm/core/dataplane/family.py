@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from afterswarm.core import families
 from afterswarm.model.network import Network
 from afterswarm.model.session import Peer, Route, Target
 
@@ -24,23 +25,28 @@ IPV4 = Family(word="ip", kind="ipv4_addr", protocol="ipv4", loopback="127.0.0.0/
 IPV6 = Family(word="ip6", kind="ipv6_addr", protocol="ipv6", suffix="6", loopback="::1/128")
 
 
+BOTH = (IPV4, IPV6)
+
+
 def subnet(network: Network, family: Family) -> str:
-    return network.subnet if family is IPV4 else ""
+    return network.subnet if family is IPV4 else network.subnet6
 
 
 def gateway(network: Network, node_id: str, family: Family) -> str:
     """The address of a node's bridge; "" when it has none of this family there."""
-    return network.gateways.get(node_id, "") if family is IPV4 else ""
+    own = network.gateways.get(node_id, "")
+    return own if family is IPV4 else families.twin(network, own)
 
 
 def address(target: Target, network_id: str, family: Family) -> str:
-    return target.addresses.get(network_id, "") if family is IPV4 else ""
+    return (target.addresses if family is IPV4 else target.addresses6).get(network_id, "")
 
 
 def virtual(route: Route, network_id: str, family: Family) -> str:
-    return route.vips.get(network_id, "") if family is IPV4 else ""
+    return (route.vips if family is IPV4 else route.vips6).get(network_id, "")
 
 
 def hosts(peer: Peer | None, family: Family) -> set[str]:
     """The addresses of a host, as far as the swarm knows them."""
-    return {a for a in (peer.address, peer.data_path) if a and (":" in a) == (family is IPV6)} if peer else set()
+    known = (peer.address, peer.data_path, *(peer.ipv6 or ())) if peer else ()
+    return {a for a in known if a and (":" in a) == (family is IPV6)}

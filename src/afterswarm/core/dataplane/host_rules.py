@@ -21,7 +21,7 @@ from ipaddress import ip_network
 
 from afterswarm.core.dataplane import closed, mesh, wireguard
 from afterswarm.core.dataplane import family as of
-from afterswarm.core.dataplane.family import IPV4, Family
+from afterswarm.core.dataplane.family import BOTH, IPV4, IPV6, Family
 from afterswarm.core.dataplane.paths import MARK, MASK, entries, place, zone
 from afterswarm.core.dataplane.ruleset import NOTHING, Part, Piece, Ruleset, chain, collection
 from afterswarm.core.dataplane.vxlan import BRIDGE_PREFIX, PORT, bridge_name
@@ -44,7 +44,7 @@ def host(
     silent: Collection[str] = (),
     tunnel_port: int = PORT,
     confined: Collection[str] = (),
-    families: Sequence[Family] = (IPV4,),
+    families: Sequence[Family] = BOTH,
     before: Ruleset = NOTHING,
 ) -> Ruleset:
     """Without an ingress network, or a gateway of ours in it, nothing is published. `confined`: see `closed`.
@@ -57,8 +57,12 @@ def host(
     peers = sorted(peers, key=lambda p: p.node_id)
     ingress = next((n for n in networks if n.spec.ingress), None)
     shape, elements = _tunnel(peers, tunnel_port)
-    made, filled = closed.rules(networks, node_id, families, confined)
-    shape, elements = shape + made, elements | filled
+    dual = any(of.subnet(n, IPV6) for n in networks)
+    families = [f for f in families if f is IPV4 or dual]
+    pieces = [closed.rules(networks, node_id, families, confined), *([_fence(networks)] if dual else [])]
+    for made, filled in pieces:
+        shape += made
+        elements |= filled
     if ingress is None:
         return Ruleset(shape="".join(shape), parts={"": Part(elements=elements)})
     families = [family for family in families if of.gateway(ingress, node_id, family)]
@@ -77,7 +81,7 @@ def host(
         node_id=node_id,
         marks=marks,
         returning=frozenset(p.node_id for p in peers if p.returns),
-        addresses={p.node_id: tuple(sorted({p.address, p.data_path} - {""})) for p in peers},
+        addresses={p.node_id: tuple(sorted({p.address, p.data_path, *(p.ipv6 or ())} - {""})) for p in peers},
         families=tuple(families),
     )
     hosts = before.context if before.context == hosts else hosts  # compared once, then by identity
@@ -121,6 +125,31 @@ def _tunnel(peers: Sequence[Peer], port: int) -> Piece:
         ),
     ]
     return shape, {"hosts": dict.fromkeys(sorted(ends), "")}
+
+
+def _fence(networks: Sequence[Network]) -> Piece:
+    """What engines see to in IPv4 alone unless they are told otherwise: into a network there is no way but its own and
+    published ports, and what goes out of it leaves with the host's address."""
+    dual = [n for n in networks if of.subnet(n, IPV6)]
+    bridges = {n.id: f'"{bridge_name(n.id)}"' for n in dual}
+    shape = [
+        collection("own_bridge", "typeof meta iifname . meta oifname"),
+        collection("leaving", f"type {IPV6.kind}; flags interval"),
+        chain(
+            "fence",
+            _FILTER.format("forward", -5),
+            f"meta nfproto {IPV4.protocol} accept",
+            "ct state established,related accept",
+            "iifname . oifname @own_bridge accept",
+            f'oifname "{BRIDGE_PREFIX}*" ct status dnat accept',
+            f'oifname "{BRIDGE_PREFIX}*" drop',
+        ),
+        chain("leave", _NAT.format("postrouting", 95), f'ip6 saddr @leaving oifname != "{BRIDGE_PREFIX}*" masquerade'),
+    ]
+    return shape, {
+        "own_bridge": {f"{b} . {b}": "" for b in bridges.values()},
+        "leaving": {of.subnet(n, IPV6): "" for n in dual if not n.spec.internal},
+    }
 
 
 def _beats(peers: Sequence[Peer], marks: dict[str, int]) -> Piece:

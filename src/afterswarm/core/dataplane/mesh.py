@@ -86,6 +86,8 @@ def part(route: Route, ports: Sequence[tuple[Port, int]], hosts: Hosts) -> Part:
     for family in hosts.families:
         ends = _ends(route, hosts, family)
         for port, target_port in ports:
+            if not _anywhere(route, port, family):
+                continue
             way_in, verdict = _ways(route, port, len(ends), family)
             chains |= way_in
             key = f"{port[0]} . {port[1]}"
@@ -95,6 +97,12 @@ def part(route: Route, ports: Sequence[tuple[Port, int]], hosts: Hosts) -> Part:
         _add(elements, "around", family, _around(route, hosts, family))
         _add(elements, "own", family, _own(route, hosts, family))
     return Part(elements=elements, chains=chains, source=(hosts, route, list(ports)))
+
+
+def _anywhere(route: Route, port: Port, family: Family) -> bool:
+    """Whether hosts answer it in this family: of a port that has its places, each is of one."""
+    places = route.published_on.get(f"{port[0]}/{port[1]}", ())
+    return not places or any((":" in place) == (family is IPV6) for place in places)
 
 
 def _add(elements: dict[str, dict[str, str]], name: str, family: Family, found: Mapping[str, str]) -> None:
