@@ -142,6 +142,16 @@ class HostKernel:
     async def source(self, *, netns_pid: int) -> str:
         return str(self._call("source", netns_pid=netns_pid))
 
+    async def lead_out(self, gateway: str, *, netns_pid: int) -> str:
+        return str(self._call("lead_out", gateway, netns_pid=netns_pid))
+
+    async def ipv6(self) -> list[str] | None:
+        found: list[str] | None = self._call("ipv6")
+        return found
+
+    async def forward_ipv6(self) -> None:
+        self._call("forward_ipv6")
+
     async def returning(self) -> bool:
         return bool(self._call("returning"))
 

@@ -185,6 +185,8 @@ def _family(ingress: Network, networks: Sequence[Network], node_id: str, family:
             f"mesh{suffix}",
             # our resolver's, whatever is published
             f"{word} daddr @gateways{suffix} meta l4proto {{ tcp, udp }} th dport 53 return",
+            # translated, [::1] never comes back; refused, a program that dials localhost goes on to 127.0.0.1
+            *(["ip6 daddr ::1 return"] if family is IPV6 else []),
             f"meta l4proto . th dport vmap @published{suffix}",
         ),
         chain(
