@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from afterswarm.lab.hosts import BRIDGE, GATEWAY, PREFIX, LabHost
+from afterswarm.lab.hosts import BRIDGE, GATEWAY, GATEWAY6, PREFIX, LabHost
 
 TABLE = "afterswarm-lab"
 NAMED = Path("/run/netns")  # where `ip netns` keeps them
@@ -31,6 +31,8 @@ def lay_bridge() -> bool:
             raise LabError(f"{PREFIX}.0/24 is in use on this machine; the lab needs it for its hosts")
         run("ip", "link", "add", BRIDGE, "type", "bridge")
         run("ip", "addr", "add", f"{GATEWAY}/24", "dev", BRIDGE)
+        if has_ipv6():
+            run("ip", "addr", "add", f"{GATEWAY6}/64", "dev", BRIDGE, "nodad")
         run("ip", "link", "set", BRIDGE, "up")
     forwarded = FORWARD.read_text().strip() == "1"
     FORWARD.write_text("1\n")
@@ -44,6 +46,10 @@ def lay_bridge() -> bool:
         }}"""
     run("nft", "-f", "-", stdin=rules)
     return forwarded
+
+
+def has_ipv6() -> bool:
+    return Path("/proc/net/if_inet6").exists()
 
 
 def has_named_namespaces() -> bool:
@@ -67,6 +73,8 @@ def plug(host: LabHost) -> None:
     run("ip", "link", "set", host.link, "master", BRIDGE, "up")
     inside = ("ip", "-n", host.netns)
     run(*inside, "addr", "replace", f"{host.address}/24", "dev", "eth0")
+    if has_ipv6():
+        run(*inside, "addr", "replace", f"{host.address6}/64", "dev", "eth0", "nodad")
     run(*inside, "link", "set", "lo", "up")
     run(*inside, "link", "set", "eth0", "up")
     run(*inside, "route", "replace", "default", "via", GATEWAY)

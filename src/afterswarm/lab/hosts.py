@@ -7,8 +7,10 @@ from pathlib import Path
 import msgspec
 
 PREFIX = "10.77.0"
+PREFIX6 = "fd77:5377::"  # hosts are dialled there too; what they say to each other goes over IPv4
 BRIDGE = "asw-lab"
 GATEWAY = f"{PREFIX}.254"
+GATEWAY6 = f"{PREFIX6}254"
 REGISTRY = f"{GATEWAY}:5000"
 MOST = 9
 ROOT = Path("/var/lib/afterswarm-lab")
@@ -29,6 +31,10 @@ class LabHost(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def address(self) -> str:
         return f"{PREFIX}.{self.index}"
+
+    @property
+    def address6(self) -> str:
+        return f"{PREFIX6}{self.index}"
 
     @property
     def netns(self) -> str:

@@ -282,6 +282,20 @@ def test_addresses_of_both_versions() -> None:
     assert six.answer(asker, "3.ip6.arpa", PTR) is None
 
 
+def test_both_addresses_of_services_and_tasks() -> None:
+    route = replace(
+        APP,
+        vips6={"backend": "fd00:1::2"},
+        targets=[replace(t, addresses6={"backend": f"fd00:1::{t.slot}"}) for t in APP.targets],
+    )
+    of = Zone.of(networks=[replace(n, subnet6="fd00:1::/64") for n in NETWORKS[1:2]], routes=[route], tasks=[TASK])
+    assert ask("app", AAAA, of=of) == Answer((Record(AAAA, "fd00:1::2"),))
+    assert ask("app", of=of) == says("10.0.1.2")
+    found = ask("tasks.app", AAAA, of=of)
+    assert found
+    assert [r.value for r in found.records] == ["fd00:1::1", "fd00:1::2"]
+
+
 def test_who_is_in_internal_networks_only_asks_nobody_else() -> None:
     inner = network("inner", 3, internal=True)
 

@@ -75,7 +75,7 @@ class Zone(msgspec.Struct, frozen=True):
 
 
 def _section(network: Network, routes: list[Route], silent: Collection[str]) -> Section:
-    subnets = (network.subnet,)
+    subnets = tuple(s for s in (network.subnet, network.subnet6) if s)
     if network.spec.ingress:
         return Section(name=network.name, subnets=subnets)
     names, ports = _names(routes, network.id, silent)
@@ -175,13 +175,11 @@ def _owners(routes: list[Route], network_id: str) -> dict[str, str]:
 
 
 def _vips(route: Route, network_id: str) -> Addresses:
-    vip = route.vips.get(network_id, "")
-    return (vip,) if vip else ()
+    return tuple(a for by in (route.vips, route.vips6) if (a := by.get(network_id, "")))
 
 
 def _addresses(target: Target, network_id: str) -> Addresses:
-    address = target.addresses.get(network_id, "")
-    return (address,) if address else ()
+    return tuple(a for by in (target.addresses, target.addresses6) if (a := by.get(network_id, "")))
 
 
 def _all(targets: Iterable[Target], network_id: str) -> Addresses:
