@@ -14,7 +14,8 @@ from afterswarm.lab.hosts import GATEWAY6
 CLIENT = "cgi-bin/client"
 WEB = (
     f"mkdir -p /tmp/w/cgi-bin; hostname > /tmp/w/index.html; echo '#!/bin/sh' > /tmp/w/{CLIENT}; "
-    f"echo 'echo; echo $REMOTE_ADDR' >> /tmp/w/{CLIENT}; busybox chmod +x /tmp/w/{CLIENT}; exec httpd -f -p 80 -h /tmp/w"
+    f"echo 'echo; echo $REMOTE_ADDR' >> /tmp/w/{CLIENT}; busybox chmod +x /tmp/w/{CLIENT}; "
+    "exec httpd -f -p 80 -h /tmp/w"
 )
 
 
