@@ -18,6 +18,8 @@ WEB = (
     "exec httpd -f -p 80 -h /tmp/w"
 )
 
+GET = r"printf 'GET %s HTTP/1.0\r\n\r\n' $2 | busybox nc -w 3 $1 80 | busybox tail -n 1"
+
 
 @pytest.fixture(scope="module")
 def app(swarm: list[Host]) -> Iterator[list[Host]]:
@@ -85,10 +87,10 @@ def test_names_and_virtual_addresses(app: list[Host]) -> None:
     virtual = [ip["Addr"].partition("/")[0] for ip in web["Endpoint"]["VirtualIPs"]]
     [six] = [address for address in virtual if ":" in address]
     assert six in inside(first, "nslookup", "-type=aaaa", "web")
-    names = {inside(first, "wget", "-T", "5", "-qO-", f"http://[{six}]/") for _ in range(4)}
+    names = {inside(first, "sh", "-c", GET, "sh", six, "/") for _ in range(4)}
     assert len(names) == 2, "both tasks, on other hosts"
     own = {a for a in inside(first, "ip", "-6", "-o", "addr", "show", "scope", "global").split() if "/64" in a}
-    client = inside(first, "wget", "-T", "5", "-qO-", f"http://[{six}]/{CLIENT}")
+    client = inside(first, "sh", "-c", GET, "sh", six, f"/{CLIENT}")
     assert f"{client.strip('[]')}/64" in own
 
 
