@@ -202,9 +202,34 @@ class Kernel(Protocol):
         """
 
 
+class Addresses(Protocol):
+    """Floating addresses in one host's kernel, which stays silent about one unless it is open. Raises `OSError`."""
+
+    async def interfaces(self) -> dict[str, list[str]]:
+        """Name of each that is up -> its addresses with their prefixes."""
+
+    async def guard(self, places: Collection[tuple[str, str]], *, anew: bool) -> bool:
+        """Keep exactly these (address, interface) silent; all are closed then. Not `anew`: only if it was lost."""
+
+    async def add(self, address: str, device: str) -> None:
+        """Put it on the interface, closed."""
+
+    async def remove(self, address: str, device: str) -> None:
+        """Absent already is fine."""
+
+    def open(self, address: str) -> None:
+        """The kernel answers for it for `core.floating.OPEN` seconds from now."""
+
+    def announce(self, address: str, device: str) -> None:
+        """Tell the network that it is here now."""
+
+
 class Clock(Protocol):
     def now(self) -> float:
         """Seconds since the epoch."""
+
+    def monotonic(self) -> float:
+        """Seconds since some moment. Only ever grows, whatever is done to the time of day."""
 
     async def sleep(self, seconds: float) -> None: ...
 

@@ -19,6 +19,9 @@ class WallClock:
     def now(self) -> float:
         return time.time()  # noqa: TID251 - this is the one place
 
+    def monotonic(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)  # goes on while the host sleeps
+
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds if seconds < TICK else until_tick(self.now(), seconds))
 

@@ -91,6 +91,7 @@ class App:
         yield "GET", "/afterswarm/peers", _peers
         yield "GET", "/afterswarm/standing", _standing
         yield "GET", PATH, metrics
+        yield "GET", "/afterswarm/addresses", _addresses
         for module in _RESOURCES:
             yield from module.ROUTES
 
@@ -103,6 +104,11 @@ async def _peers(host: Host, _request: Request) -> Response:
 async def _standing(host: Host, _request: Request) -> Response:
     """Likewise."""
     return Response.json(host.standing())
+
+
+async def _addresses(host: Host, _request: Request) -> Response:
+    """For `afterswarm address ls` and the doctor."""
+    return Response.json(host.floating())
 
 
 def _words(match: re.Match[str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ import msgspec
 from afterswarm.http.client import Client
 from afterswarm.model.base import Part
 from afterswarm.model.cluster import Cluster, RootRotation, SwarmSpec
+from afterswarm.model.floating import Whereabouts
 from afterswarm.model.guest import Wish
 from afterswarm.ports import Clock, Json, Replica
 
@@ -141,6 +142,9 @@ class Host(Protocol):
 
     def standing(self) -> Standing | None:
         """`None`: in no swarm."""
+
+    def floating(self) -> list[Whereabouts]:
+        """Floating addresses, as this host knows them."""
 
     def engine_of(self, node_id: str) -> tuple[Client, str]:
         """Where to reach a node's engine, and what to put before the target there."""

@@ -13,6 +13,7 @@ from afterswarm.api.views import render
 from afterswarm.api.views.service import merged
 from afterswarm.api.write import check_version, replica_of, settle, snapshot_of
 from afterswarm.core.admit import cluster as admit
+from afterswarm.core.floating import place
 from afterswarm.core.trust.roots import issuing
 from afterswarm.http.message import Request, Response
 from afterswarm.model.base import Change
@@ -83,6 +84,8 @@ async def update(host: Host, request: Request) -> Response:
         cluster = _cluster(snap)
         check_version(cluster, version)
         spec = _labels(decode.convert(merged(render.plain(cluster.spec), body), SwarmSpec), body)
+        if spec.labels != cluster.spec.labels:
+            place.check(spec.labels, place.taken(snap))
         updated = _drawn(host.keys, admit.update(cluster, spec), draw)
         if admit.new_root(cluster, spec):
             given = spec.ca_config

@@ -8,7 +8,14 @@ from importlib import import_module
 
 from afterswarm import __version__
 
-COMMANDS = ("lab", "install", "doctor", "policy", "stack")  # each a module here; the daemon's is further below
+COMMANDS = (
+    "lab",
+    "install",
+    "doctor",
+    "policy",
+    "address",
+    "stack",
+)  # each a module here; the daemon's is further below
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,6 +48,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help="answer Prometheus here, too, at /metrics (default: on the socket of --listen alone)",
     )
+    daemon.add_argument(
+        "--floating-address",
+        action="append",
+        default=[],
+        metavar="ADDRESS/PREFIX[@INTERFACE]",
+        help="this host may hold this address, beside those of the swarm (see afterswarm address); repeat for more",
+    )
     daemon.set_defaults(run=run_daemon)
     return top
 
@@ -49,7 +63,13 @@ def run_daemon(args: argparse.Namespace) -> int:
     """`afterswarm daemon`."""
     from afterswarm.daemon.main import main as daemon_main  # noqa: PLC0415 - the worker's memory
 
-    return daemon_main(listen=args.listen, engine=args.engine, state=args.state, metrics=args.metrics_addr)
+    return daemon_main(
+        listen=args.listen,
+        engine=args.engine,
+        state=args.state,
+        metrics=args.metrics_addr,
+        floating=args.floating_address,
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,18 +9,10 @@ import argparse
 import asyncio
 import sys
 
-import msgspec
-
+from afterswarm.cli import swarm_labels
+from afterswarm.cli.swarm_labels import Failed
 from afterswarm.core.options.table import ALLOW, POWERS
-from afterswarm.http.client import Client, Reply
 from afterswarm.http.errors import ConnectFailed
-
-SEQUENCE = "update out of sequence"
-TRIES = 5
-
-
-class _Failed(Exception):
-    """What the daemon answered."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,39 +30,18 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Change it if that is asked, and print what is allowed then, one power a line."""
+    powers = set(args.powers)
+
+    def changed(text: str) -> str:
+        before = {power for power in text.split(",") if power}
+        after = before | powers if args.verb == "allow" else before - powers if args.verb == "forbid" else before
+        return text if after == before else ",".join(sorted(after))
+
     try:
-        allowed = asyncio.run(_settled(args.listen, args.verb, set(args.powers)))
-    except (ConnectFailed, _Failed) as why:
+        allowed = asyncio.run(swarm_labels.settled(args.listen, ALLOW, changed))
+    except (ConnectFailed, Failed) as why:
         print(f"afterswarm policy: {why}", file=sys.stderr)
         return 1
-    for power in sorted(allowed):
+    for power in sorted(power for power in allowed.split(",") if power):
         print(power)
     return 0
-
-
-async def _settled(path: str, verb: str, powers: set[str]) -> set[str]:
-    client = Client.unix(path)
-    try:
-        for _ in range(TRIES):
-            swarm = _checked(await client.request("GET", "/swarm")).json()
-            labels = swarm["Spec"].get("Labels") or {}
-            before = {power for power in labels.get(ALLOW, "").split(",") if power}
-            after = before | powers if verb == "allow" else before - powers if verb == "forbid" else before
-            if after == before:
-                return before
-            body = msgspec.json.encode({**swarm["Spec"], "Labels": {**labels, ALLOW: ",".join(sorted(after))}})
-            target = f"/swarm/update?version={swarm['Version']['Index']}"
-            reply = await client.request("POST", target, body=body)
-            if reply.status < 300:
-                return after
-            if SEQUENCE not in reply.message:
-                _checked(reply)
-        raise _Failed("the swarm's settings are being changed by somebody else; try again")
-    finally:
-        client.close()
-
-
-def _checked(reply: Reply) -> Reply:
-    if reply.status >= 300:
-        raise _Failed(reply.message)
-    return reply

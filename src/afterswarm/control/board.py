@@ -13,6 +13,7 @@ import msgspec
 
 from afterswarm.control.seal import Unreadable
 from afterswarm.core import payloads, wanted
+from afterswarm.core.floating import place
 from afterswarm.core.payloads import Unseal, Used
 from afterswarm.core.trust import pairs, roots
 from afterswarm.model.base import Change, Obj
@@ -126,6 +127,7 @@ class Board:
             "auths": _array(self._auth(snap.services[service_id]) for service_id in own.auths),
             "routes": _array(routes),
             "guests": _encode(own.guests),
+            "floating": _encode(place.floating(snap, node_id)),
             "tasks": _encode(own.tasks),
             "beat_keys": self._beats(snap, node_id),
             "authority": _encode(roots.authority(snap.cluster)),

@@ -15,10 +15,12 @@ import msgspec
 
 from afterswarm.core import families, payloads, publishing
 from afterswarm.core.dns import named_ports
+from afterswarm.core.floating import place
 from afterswarm.core.host import container_config
 from afterswarm.core.options import traffic
 from afterswarm.core.payloads import Used
 from afterswarm.core.trust.certificate import role_of
+from afterswarm.model.floating import Floating
 from afterswarm.model.guest import Guest
 from afterswarm.model.network import Network
 from afterswarm.model.node import Description, NodeState, Role
@@ -54,6 +56,7 @@ class Parts(msgspec.Struct, frozen=True):
     routes: list[Route]
     guests: list[Guest]
     peers: list[Peer]
+    floating: Floating
 
 
 def wanted(snap: Snapshot, node_id: str) -> Parts:
@@ -71,6 +74,7 @@ def wanted(snap: Snapshot, node_id: str) -> Parts:
         + [guest_route(snap, g) for _, g in sorted(snap.guests.items()) if g.attachment.network_id in own.network_ids],
         guests=own.guests,
         peers=peers(snap),
+        floating=place.floating(snap, node_id),
     )
 
 

@@ -6,19 +6,21 @@ from pathlib import Path
 
 import msgspec
 
+from afterswarm.core.floating.place import Place
 from afterswarm.model.refused import Refused
 
 
 class Config(msgspec.Struct, frozen=True):
     """The flags, and what follows from them.
 
-    `run` is what a reboot empties: the socket's directory. Hosts that share a machine differ in all three.
+    `run` is what a reboot empties: the socket's directory. Hosts that share a machine differ in the first three.
     """
 
     listen: str = "/run/afterswarm/docker.sock"
     engine: str = "/var/run/docker.sock"
     state: Path = Path("/var/lib/afterswarm")
     metrics: str = ""  # host:port to answer Prometheus at; "": nowhere but on the socket
+    floating: tuple[Place, ...] = ()
 
     @property
     def run(self) -> Path:

@@ -25,6 +25,7 @@ from afterswarm.http.client import Client
 from afterswarm.http.server import serve_tcp, serve_unix
 from afterswarm.model.cluster import DATA_PATH_PORT, DEFAULT_POOL
 from afterswarm.model.enrolment import PORT, split, where
+from afterswarm.model.floating import Whereabouts
 from afterswarm.model.guest import Wish
 from afterswarm.model.node import Availability, Role
 from afterswarm.model.refused import Refused
@@ -219,6 +220,9 @@ class Daemon:
 
     def standing(self) -> Standing | None:
         return self._life.member.standing() if self._life.member else None
+
+    def floating(self) -> list[Whereabouts]:
+        return self._life.member.floating() if self._life.member else []
 
     def engine_of(self, node_id: str) -> tuple[Client, str]:
         manager = self._life.member.manager if self._life.member else None

@@ -6,8 +6,10 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from afterswarm.core.floating import place as places
 from afterswarm.daemon.config import Config, place, socket_path
 from afterswarm.daemon.host import Daemon
 from afterswarm.model.refused import Refused
@@ -23,7 +25,7 @@ async def serve(config: Config) -> None:
     await Daemon(config).run()
 
 
-def main(*, listen: str, engine: str, state: str, metrics: str = "") -> int:
+def main(*, listen: str, engine: str, state: str, metrics: str = "", floating: Sequence[str] = ()) -> int:
     """Run the daemon; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
@@ -32,6 +34,7 @@ def main(*, listen: str, engine: str, state: str, metrics: str = "") -> int:
             engine=socket_path("--engine", engine),
             state=Path(state),
             metrics=place("--metrics-addr", metrics),
+            floating=tuple(places.parse(",".join(floating))),
         )
         asyncio.run(serve(config))
     except Refused as refused:

@@ -20,6 +20,7 @@ from afterswarm.control import seal
 from afterswarm.control.cache import Cache
 from afterswarm.control.controllers import CONTROLLERS
 from afterswarm.control.dispatch import Dispatcher
+from afterswarm.control.floating import Votes
 from afterswarm.control.founding import Founded
 from afterswarm.control.guests import Guests
 from afterswarm.control.joining import Joining
@@ -40,6 +41,7 @@ from afterswarm.http.errors import ConnectFailed
 from afterswarm.model.base import Change, Obj
 from afterswarm.model.cluster import DEFAULT_POOL
 from afterswarm.model.enrolment import MemberReply
+from afterswarm.model.floating import Letters
 from afterswarm.model.node import Role
 from afterswarm.model.refused import Refused
 from afterswarm.ports import Clock, Conflict, Unavailable
@@ -64,6 +66,7 @@ class Manager:
         connect: Connect,
         follow: Callable[[Cache], Coroutine[None, None, None]],
         greet: Callable[[], None],
+        tell: Callable[[str, Letters], None],
     ) -> None:
         self.begun = False  # the store and the objects are what they are to be
         self._config = config
@@ -89,6 +92,7 @@ class Manager:
             greet=greet,
         )
         self.hosts = Hosts(self.cache, credentials.client_context, me=identity.node_id, own=engine)
+        self.votes = Votes(self.cache, me=identity.node_id, clock=clock, heard=heard, tell=tell)
         self.keys = Keys(lambda: credentials.cluster_key, clock.now)
         self._routes: Routes | None = None
 
@@ -147,6 +151,7 @@ class Manager:
                 group.create_task(quorum.run(), name="managers")
                 group.create_task(lead(self.cache, me, self._heard, self._clock, CONTROLLERS), name="leadership")
                 group.create_task(observe(self.cache, me, self._heard, self._clock), name="suspicions")
+                group.create_task(self.votes.run(), name="floating addresses")
                 group.create_task(self._follow(self.cache), name="events")
         finally:
             self._routes = None

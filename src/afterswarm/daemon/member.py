@@ -16,11 +16,14 @@ from afterswarm import __version__
 from afterswarm.adapters.engine import DockerEngine
 from afterswarm.adapters.etcd.server import PEER_PORT as STORE
 from afterswarm.adapters.etcd.server import Removed
+from afterswarm.adapters.kernel.addresses import LinuxAddresses
 from afterswarm.adapters.kernel.linux import LinuxKernel
 from afterswarm.agent import describe
 from afterswarm.agent.beats.beats import PORT as BEATS
 from afterswarm.agent.beats.beats import Beats
 from afterswarm.agent.containers.worker import Worker
+from afterswarm.agent.floating.floats import Floats
+from afterswarm.agent.floating.post import Post
 from afterswarm.agent.names.names import Names
 from afterswarm.agent.network.guests import Guests
 from afterswarm.agent.network.keys import Keys
@@ -38,6 +41,7 @@ from afterswarm.http.children import apart
 from afterswarm.http.client import Client
 from afterswarm.http.server import serve_tcp
 from afterswarm.model.enrolment import PORT, split, where
+from afterswarm.model.floating import Ask, Choice, Floating, Letters, Whereabouts
 from afterswarm.model.node import Description, Role
 from afterswarm.model.session import Hello, Peer, Wanted
 from afterswarm.model.task import Report
@@ -86,6 +90,17 @@ class Member:
         self._beats = Beats(node_id=identity.node_id, clock=clock, run_dir=config.run)
         driver = DockerEngine(engine)
         self._kernel = LinuxKernel()
+        self._floats = Floats(
+            node_id=identity.node_id,
+            boot=os.urandom(8).hex(),
+            clock=clock,
+            addresses=LinuxAddresses(),
+            tell=self._tell,
+            file=config.run / "floating",
+            given=config.floating,
+        )
+        self._post = Post(identity.node_id, self._beats.tell, host=self._floats.take, manager=self._asked_for_vote)
+        self._beats.hear = self._post.heard
         self._returns = False
         self._mtu = 0  # of the device that carries the data path
         self._keys = Keys(self._kernel, config.state / "wireguard.key")
@@ -188,6 +203,20 @@ class Member:
             unacknowledged=self._network.drains.unacknowledged,
         )
 
+    def floating(self) -> list[Whereabouts]:
+        """Every floating address: whether it is here and, on a manager, who holds it."""
+        holders = self.manager.votes.holders() if self.manager else {}
+        names = {p.node_id: p.hostname or p.node_id for p in self.peers}
+        here = {found.address: found for found in self._floats.whereabouts()}
+        return [
+            Whereabouts(
+                address=address,
+                here=here[address].here if address in here else "not asked for here",
+                holder=names.get(holders.get(address, ""), ""),
+            )
+            for address in sorted({*here, *holders})
+        ]
+
     def working(self) -> bool:
         """Whether the node is what it came to be: known to the swarm and, a manager, able to answer for it."""
         if self._identity.role == Role.WORKER or self.manager is None:
@@ -235,6 +264,7 @@ class Member:
                     group.create_task(self._worker.run(), name="containers"),
                     group.create_task(self.guests.run(), name="guests"),
                     group.create_task(self._session.run(), name="session"),
+                    group.create_task(self._floats.run(), name="floating addresses"),
                     group.create_task(
                         describe.follow(self._description, self._look, self._described, self._clock),
                         name="description",
@@ -247,6 +277,7 @@ class Member:
     async def clear(self) -> None:
         """End this node's containers: it leaves, or was removed. What managers say from now on is not followed."""
         self._leaving = True
+        self._floats.want(Wanted(floating=Floating(barred=True)))
         self._worker.want(Wanted(tasks=[]))
         with suppress(TimeoutError):
             async with asyncio.timeout(LEAVING):
@@ -271,6 +302,7 @@ class Member:
             self.peers = wanted.peers
         self._beats.want(wanted)
         self._network.want(wanted)
+        self._floats.want(wanted)
         self._worker.want(wanted)
         self.guests.want(wanted)
 
@@ -281,6 +313,13 @@ class Member:
                 self._session.greet()
         except (ValueError, ssl.SSLError) as error:
             log.error("the swarm's root certificate cannot be read, the one before stays: %s", error)  # noqa: TRY400
+
+    def _tell(self, node_id: str, letter: Letters) -> None:
+        self._post.tell(node_id, letter)
+
+    def _asked_for_vote(self, sender: str, letter: Ask | Choice) -> None:
+        if self.manager:
+            self.manager.votes.take(sender, letter)
 
     def _applied(self, rev: int) -> None:
         self._session.applied(rev)
@@ -366,6 +405,7 @@ class Member:
             connect=self._connect,
             follow=self._follow,
             greet=self._session.greet,
+            tell=self._tell,
         )
         self._managing = self._group.create_task(self._be_manager(manager, begin), name="manager")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from afterswarm.model.base import Part
+from afterswarm.model.floating import Floating
 from afterswarm.model.guest import Guest
 from afterswarm.model.network import Network
 from afterswarm.model.node import Description, Role
@@ -122,6 +123,7 @@ class Wanted(Message, frozen=True):
     routes: list[Route] | None = None
     guests: list[Guest] | None = None  # of this node
     peers: list[Peer] | None = None
+    floating: Floating | None = None
     beat_keys: dict[str, bytes] | None = None  # node id -> the key of the beats between it and this node
 
 

@@ -14,5 +14,8 @@ class LoopClock:
     def now(self) -> float:
         return self.epoch + asyncio.get_running_loop().time()
 
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -3,6 +3,9 @@
 A beat counts when its node is a peer, its HMAC fits the key that this host shares with that one alone, and it is no
 replay: newer than the last one of that node or, after a restart of its sender, at least fresh by our clock (a clock
 that was set back must not make a host mute).
+
+Daemons also send each other letters this way, with the same keys, on the same port: `tell`, and `hear` for those that
+come. A letter says itself what makes it fresh.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -31,6 +34,7 @@ log = logging.getLogger(__name__)
 PORT = BEATS
 FRESH = 30.0  # seconds that clocks of two hosts may differ by, when a sender starts anew with its clock set back
 TOUCH = 1.0  # seconds between signs of life to our own sender
+LETTER = b"ASL1"
 _MAC = 32
 
 
@@ -57,6 +61,7 @@ class Beats:
         self._addresses: dict[str, str] = {}
         self._last: dict[str, Beat] = {}
         self._bound = False
+        self.hear: Callable[[str, bytes], None] = lambda _sender, _letter: None
 
     def want(self, wanted: Wanted) -> None:
         """New peers and keys; `None` is unchanged."""
@@ -94,17 +99,34 @@ class Beats:
         for path in (self._file, self._alive, self._pidfile):
             path.unlink(missing_ok=True)
 
+    def tell(self, node_id: str, letter: bytes) -> None:
+        """To a peer's daemon; lost when it is none, or cannot be reached. Also after `run` has ended."""
+        key, address = self._keys.get(node_id), self._addresses.get(node_id)
+        if key is None or address is None:
+            return
+        text = b" ".join((LETTER, self._node_id.encode(), letter))
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as out, suppress(OSError):
+            out.sendto(text + hmac.digest(key, text, "sha256"), (address, self._port))
+
     def received(self, datagram: bytes) -> None:
         """What the socket heard."""
         text, seal = datagram[:-_MAC], datagram[-_MAC:]
-        words = text.split(b" ")
-        if len(words) != 5 or words[0] != sender.MAGIC:
+        magic, _, rest = text.partition(b" ")
+        if magic not in (sender.MAGIC, LETTER):
             return
-        node_id = words[1].decode(errors="replace")
+        name, _, said = rest.partition(b" ")
+        node_id = name.decode(errors="replace")
         key = self._keys.get(node_id)
         if node_id not in self._addresses or key is None:
             return
         if not hmac.compare_digest(seal, hmac.digest(key, text, "sha256")):
+            return
+        if magic == LETTER:
+            self.hear(node_id, said)
+            return
+        words = text.split(b" ")
+        if len(words) != 5:
             return
         now = self._clock.now()
         beat = Beat(words[2].decode(errors="replace"), int(words[3]))

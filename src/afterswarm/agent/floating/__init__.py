@@ -1,0 +1,1 @@
+"""Floating addresses on this host."""
