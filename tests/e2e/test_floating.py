@@ -28,8 +28,7 @@ def dialled(swarm: list[Host]) -> Iterator[list[Host]]:
             host.lab.start(host.name)
         elif host.place.state == "cut":
             host.lab.heal(host.name)
-    until("a manager answers again", lambda: first.docker("node", "ls", "-q"))
-    first.docker("service", "rm", "web")
+    until("the service can be removed", lambda: first.docker("service", "rm", "web"))
     address(first, "rm", ADDRESS)
 
 
