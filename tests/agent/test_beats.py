@@ -156,6 +156,7 @@ def test_the_settings_of_the_sender_are_private(beats: Beats, tmp_path: Path) ->
         "node n1",
         "port 7947",
         "routed 0",
+        "from 127.0.0.1",
         f"peer 127.0.0.2 {KEY.hex()}",
     ]
     assert beats.heard == {}
@@ -317,3 +318,19 @@ def test_a_sender_without_a_daemon_ends(tmp_path: Path) -> None:
         time.sleep(0.5)
     assert process.poll() is None
     assert process.wait(6) == 0
+
+
+def test_it_speaks_from_the_address_that_peers_know_if_that_is_its_own(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
+        ear.bind(("127.0.0.1", 0))
+        ear.settimeout(5)
+        text = f"node n1\nport {ear.getsockname()[1]}\npeer 127.0.0.1 {KEY.hex()}\n"
+        process = speaker(tmp_path, f"{text}from 127.0.0.5\n")
+        try:
+            assert ear.recvfrom(200)[1][0] == "127.0.0.5"
+            (tmp_path / "beat").write_text(f"{text}from 192.0.2.9\n")
+            heard = {ear.recvfrom(200)[1][0] for _ in range(5)}
+            assert "127.0.0.1" in heard, "not its own: as the kernel chooses"
+        finally:
+            process.kill()
+            process.wait()

@@ -59,6 +59,7 @@ class Beats:
         self._keys: dict[str, bytes] = {}  # node id -> of the beats between it and us
         self._own_routed = 0
         self._addresses: dict[str, str] = {}
+        self._own_address = ""
         self._last: dict[str, Beat] = {}
         self._bound = False
         self.hear: Callable[[str, bytes], None] = lambda _sender, _letter: None
@@ -142,6 +143,8 @@ class Beats:
     # ---- inside --------------------------------------------------------------------------------------------------
 
     def _follow(self, peers: Iterable[Peer]) -> None:
+        peers = list(peers)
+        self._own_address = next((p.address for p in peers if p.node_id == self._node_id), "")
         self._addresses = {p.node_id: p.address for p in peers if p.address and p.node_id != self._node_id}
         for gone in self.heard.keys() - self._addresses.keys():
             del self.heard[gone]
@@ -162,6 +165,8 @@ class Beats:
 
     def _write_settings(self) -> None:
         lines = [f"node {self._node_id}", f"port {self._port}", f"routed {self._own_routed}"]
+        if self._own_address:
+            lines.append(f"from {self._own_address}")
         known = sorted(self._keys.keys() & self._addresses.keys())
         lines += [f"peer {self._addresses[node_id]} {self._keys[node_id].hex()}" for node_id in known]
         text = "\n".join(lines) + "\n"

@@ -4,9 +4,9 @@ Apart from the daemon, so that a daemon that is busy or being restarted does not
 bare interpreter, so that it is small (9 MB) and starts at once. Run as `python -I -S beat_sender.py FILE DIGEST` by
 `agent.beats`; DIGEST is not read, it names the version in the list of processes.
 
-FILE has lines `node ID`, `port N`, `routed REVISION`, `peer ADDRESS KEY`, and is read again when it changes. It ends by
-itself when FILE.alive has not been touched for a while (the daemon is gone, and this host with it as far as the swarm
-can know), or when FILE.pid names another process.
+FILE has lines `node ID`, `port N`, `routed REVISION`, `peer ADDRESS KEY`, perhaps `from ADDRESS`, and is read again when
+it changes. It ends by itself when FILE.alive has not been touched for a while (the daemon is gone, and this host with
+it as far as the swarm can know), or when FILE.pid names another process.
 
 One datagram: `ASW1 <node id> <boot> <milliseconds> <revision>` and the HMAC-SHA256 of that. The milliseconds only ever
 grow within one boot (one run of this script): follow the clock, but never back. The revision is the one that the host's
@@ -63,6 +63,7 @@ class Settings:
         self.node = ""
         self.port = 0
         self.routed = 0
+        self.source = ""
         self.peers: list[tuple[str, Mac]] = []
         for line in text.splitlines():
             word, _, value = line.partition(" ")
@@ -72,6 +73,8 @@ class Settings:
                 self.port = int(value)
             elif word == "routed":
                 self.routed = int(value)
+            elif word == "from":
+                self.source = value
             elif word == "peer":
                 address, _, key = value.partition(" ")
                 self.peers.append((address, Mac(bytes.fromhex(key))))
@@ -83,8 +86,7 @@ def main(path: str) -> None:
     except OSError:
         pass  # fine without
     boot = os.urandom(8).hex()
-    out = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
-    out.settimeout(0)
+    out, source = opened("")
     settings, read_at, sent = Settings(""), 0, 0
     alive_at, alive_seen = 0, time.monotonic()
     count = 0
@@ -96,6 +98,8 @@ def main(path: str) -> None:
                     settings, read_at = Settings(file.read()), changed
             except (OSError, ValueError):
                 pass  # being replaced: the old settings hold until it can be read
+            if settings.source != source:
+                out, source = opened(settings.source)
         if settings.peers:
             sent = max(sent + 1, int(time.time() * 1000))  # noqa: TID251 - there is no Clock in this process
             text = words(settings.node, boot, sent, settings.routed)
@@ -113,6 +117,17 @@ def main(path: str) -> None:
                 return
         # At whole tenths of a second, as all hosts whose clocks agree: a peer then wakes once for all of us.
         time.sleep(EVERY - time.time() % EVERY)  # noqa: TID251
+
+
+def opened(source: str) -> tuple[_socket.socket, str]:
+    """A socket that speaks from this address, by which peers' kernels know us; "" with it: the address is not ours."""
+    out = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    out.settimeout(0)
+    try:
+        out.bind((source, 0))
+    except OSError:
+        return out, ""
+    return out, source
 
 
 def modified(path: str) -> int:
