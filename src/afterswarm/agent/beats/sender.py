@@ -4,9 +4,9 @@ Apart from the daemon, so that a daemon that is busy or being restarted does not
 bare interpreter, so that it is small (9 MB) and starts at once. Run as `python -I -S beat_sender.py FILE DIGEST` by
 `agent.beats`; DIGEST is not read, it names the version in the list of processes.
 
-FILE has lines `node ID`, `port N`, `routed REVISION`, `peer ADDRESS KEY`, perhaps `from ADDRESS`, and is read again when
-it changes. It ends by itself when FILE.alive has not been touched for a while (the daemon is gone, and this host with
-it as far as the swarm can know), or when FILE.pid names another process.
+FILE has lines `node ID`, `port N`, `routed REVISION`, `peer ADDRESS KEY`, perhaps `from ADDRESS`, and is read again
+when it changes. It ends by itself when FILE.alive has not been touched for a while (the daemon is gone, and this host
+with it as far as the swarm can know), or when FILE.pid names another process.
 
 One datagram: `ASW1 <node id> <boot> <milliseconds> <revision>` and the HMAC-SHA256 of that. The milliseconds only ever
 grow within one boot (one run of this script): follow the clock, but never back. The revision is the one that the host's
