@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     listen, engine_socket = args.listen.removeprefix("unix://"), args.engine.removeprefix("unix://")
     info = _swarm(listen)
     about_peer = peer(args.peer, listen) if args.peer else ()
-    for finding in (*kernel(), *engine(engine_socket), *daemon(info, listen), *about_peer):
+    for finding in (*kernel(), *engine(engine_socket), *daemon(info, listen), *floats(listen), *about_peer):
         print(
             f"{finding.mark:<4}  {finding.what}" + (f"\n      {finding.advice}" if finding.advice else ""), flush=True
         )
@@ -181,6 +181,19 @@ def _standing(listen: str) -> dict[str, Any] | None:
     except OSError:
         return None
     return found
+
+
+def floats(listen: str) -> Iterator[Finding]:
+    """Floating addresses: who has each, and whether this host could."""
+    try:
+        known = probes.get(listen, "/afterswarm/addresses")
+    except OSError:
+        return
+    for found in known:
+        text = f"floating address {found['Address']}: {found['Here']} here"
+        text += f", held by {found['Holder']}" if found["Holder"] else ""
+        good = found["Here"] in {"held", "ready"}
+        yield Finding(Mark.OK if good else Mark.NOTE, text, "" if good else "other hosts may hold it all the same")
 
 
 def peer(address: str, listen: str) -> Iterator[Finding]:
