@@ -15,6 +15,7 @@ from afterswarm.lab.hosts import GATEWAY
 
 ALL = 3  # every protocol
 MARK = "nobody-on-the-wire-may-read-this"
+ASK = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | busybox nc -w 2 {} 80 | busybox tail -n 1"
 WEB = f"mkdir /tmp/w; echo {MARK} > /tmp/w/index.html; exec httpd -f -p 80 -h /tmp/w"
 
 
@@ -58,8 +59,8 @@ def on_the_wire(first: Host, name: str) -> tuple[str, bool]:
     with closing(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ALL))) as capture:
         capture.bind((first.place.link, 0))
         capture.settimeout(0)
-        where = f"http://{virtual(first, f'{name}2')}/"
-        said = until("it answers", lambda: inside(first, f"{name}1", "wget", "-qO-", "-T", "2", where), 20)
+        asked = ASK.format(virtual(first, f"{name}2"))
+        said = until("it answers", lambda: inside(first, f"{name}1", "sh", "-c", asked), 20)
         seen = False
         with suppress(BlockingIOError):
             while True:
@@ -84,14 +85,14 @@ def test_nw_02_encrypted(two: list[Host]) -> None:
 def test_a_restarted_daemon_cuts_no_encrypted_connection(two: list[Host]) -> None:
     first = two[0]
     shown = first.run("wg", "show", "as-wireguard", "public-key")
-    device = first.run("cat", "/sys/class/net/as-wireguard/ifindex")
-    asked = "wget -qO- -T 1 http://{}/ || exit 1; sleep 0.5;".format(virtual(first, "sealed2"))
-    script = f"(for i in 1 2 3 4 5 6 7 8 9 10 11 12; do {asked} done) > /tmp/said 2>&1 &"
+    device = first.run("ip", "-o", "link", "show", "as-wireguard").partition(":")[0]
+    asked = ASK.format(virtual(first, "sealed2"))
+    script = f"(for i in 1 2 3 4 5 6 7 8 9 10 11 12; do {asked} || exit 1; sleep 0.5; done) > /tmp/said 2>&1 &"
     inside(first, "sealed1", "sh", "-c", script)
     restart_daemon(first, signal.SIGTERM)
     until("all have answered", lambda: inside(first, "sealed1", "cat", "/tmp/said").split() == [MARK] * 12, 20)
     assert first.run("wg", "show", "as-wireguard", "public-key") == shown
-    assert first.run("cat", "/sys/class/net/as-wireguard/ifindex") == device
+    assert first.run("ip", "-o", "link", "show", "as-wireguard").partition(":")[0] == device
 
 
 @pytest.mark.row("NW-01", client="docker on real hosts")

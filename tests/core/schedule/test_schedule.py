@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from afterswarm.core import schedule
 from afterswarm.core.schedule.plan import BATCH, CONFIRMED_MESSAGE
 from afterswarm.model.base import Change, Obj, Plan
+from afterswarm.model.network import Network, NetworkSpec
 from afterswarm.model.node import Availability, Description, Engine, Node, NodeReport, NodeSpec, NodeState, Plugin
 from afterswarm.model.service import (
     ContainerSpec,
@@ -33,7 +34,7 @@ from afterswarm.model.service import (
     VolumeOptions,
 )
 from afterswarm.model.snapshot import Snapshot
-from afterswarm.model.task import PortStatus, Report, Task, TaskState
+from afterswarm.model.task import Attachment, PortStatus, Report, Task, TaskState
 
 NOW = 10_000.0
 CPU = 10**9
@@ -184,6 +185,11 @@ WHY = [
 ]
 
 
+SEALED = Network(id="sealed", spec=NetworkSpec(name="sealed", options={"encrypted": ""}))
+INSIDE = [Attachment(network_id="sealed", address="10.0.0.7/24")]
+WHY.append(([*node("a"), SEALED], task(attachments=INSIDE), "no WireGuard for encrypted networks on 1 node"))
+
+
 @pytest.mark.parametrize(("there", "waiting", "why"), WHY, ids=[why for _, _, why in WHY])
 def test_why_a_node_cannot(there: list[Obj], waiting: Task, why: str) -> None:
     planned = plan(*there, waiting)
@@ -208,6 +214,12 @@ def test_why_a_node_cannot(there: list[Obj], waiting: Task, why: str) -> None:
 )
 def test_a_node_that_can(there: list[Obj], waiting: Task) -> None:
     assert placed(plan(*there, waiting)) == {"t1": "a"}
+
+
+def test_what_is_encrypted_goes_where_that_can_be() -> None:
+    able, said = node("b")
+    there = [*node("a"), able, replace(said, wireguard="key"), SEALED]
+    assert placed(plan(*there, task(attachments=INSIDE))) == {"t1": "b"}
 
 
 def test_the_reasons_of_all_nodes_make_one_sentence() -> None:

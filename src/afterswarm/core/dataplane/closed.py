@@ -22,9 +22,7 @@ from afterswarm.model.task import Task
 _FILTER = "type filter hook {} priority -6; policy accept"
 
 
-def rules(
-    networks: Sequence[Network], node_id: str, families: Sequence[Family], confined: Collection[str] = ()
-) -> Piece:
+def rules(networks: Sequence[Network], node_id: str, kinds: Sequence[Family], confined: Collection[str] = ()) -> Piece:
     """`confined`: addresses of tasks here that must not begin anything in the ingress network."""
     bridges = {bridge_name(n.id): n for n in networks if n.spec.internal and not n.spec.ingress}
     elements = {
@@ -33,7 +31,7 @@ def rules(
     }
     shape = [collection("closed", "type ifname"), collection("within", "type ifname . ifname")]
     asked, alone = [], []
-    for family in families:
+    for family in kinds:
         word, suffix = family.word, family.suffix
         resolvers = [f'"{b}" . {a}' for b, n in bridges.items() if (a := of.gateway(n, node_id, family))]
         shape.append(collection(f"resolvers{suffix}", f"type ifname . {family.kind}"))
@@ -50,6 +48,7 @@ def rules(
             "iifname != @closed accept",
             "ct state established,related accept",  # this host began it
             *asked,
+            "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept",  # who has an address, and no more
             "drop",
         ),
         chain(

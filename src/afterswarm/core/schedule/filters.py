@@ -23,6 +23,7 @@ INSUFFICIENT = "insufficient resources"
 NO_PLUGIN = "missing plugin"
 NO_CSI = "no CSI plugin for cluster volumes"
 NO_SECRETS = "no plugin for secrets of a driver"
+NO_ENCRYPTION = "no WireGuard for encrypted networks"
 CONSTRAINTS = "scheduling constraints not satisfied"
 PLATFORM = "unsupported platform"
 HOST_PORT = "host-mode port already in use"
@@ -36,6 +37,7 @@ class Context(msgspec.Struct):
 
     rooms: dict[str, Room]  # how full each node is by now
     driven: frozenset[str] = frozenset()  # ids of secrets that a driver would have to bring
+    encrypted: frozenset[str] = frozenset()  # ids of networks
 
 
 Filter = Callable[[Task, Node, Context], str | None]
@@ -85,6 +87,14 @@ def plugins(task: Task, node: Node, context: Context) -> str | None:
     return None
 
 
+def encryption(task: Task, node: Node, context: Context) -> str | None:
+    """What is to be encrypted goes to no node that cannot. (Not of SwarmKit.)"""
+    if context.encrypted.isdisjoint(a.network_id for a in task.attachments):
+        return None
+    report = context.rooms[node.id].report
+    return None if report and report.wireguard else NO_ENCRYPTION
+
+
 def constraints(task: Task, node: Node, context: Context) -> str | None:
     wants = placement(task).constraints
     met = not wants or constraint.unmet(wants, node, context.rooms[node.id].report) is None
@@ -115,9 +125,9 @@ def max_replicas(task: Task, node: Node, context: Context) -> str | None:
 
 
 # Those that cannot change within a plan, for all tasks of one service and version alike, are asked once for all.
-LASTING: tuple[Filter, ...] = (ready, plugins, constraints, platform)
+LASTING: tuple[Filter, ...] = (ready, plugins, encryption, constraints, platform)
 PASSING: tuple[Filter, ...] = (resources, host_port, max_replicas)
-FILTERS: tuple[Filter, ...] = (ready, resources, plugins, constraints, platform, host_port, max_replicas)
+FILTERS: tuple[Filter, ...] = (ready, resources, plugins, encryption, constraints, platform, host_port, max_replicas)
 
 
 def reason(filters: Sequence[Filter], task: Task, node: Node, context: Context) -> str | None:
@@ -166,6 +176,17 @@ _ANYWHERE = Placement()
 _ORDER = {
     why: n
     for n, why in enumerate(
-        (NOT_AVAILABLE, INSUFFICIENT, NO_PLUGIN, NO_CSI, NO_SECRETS, CONSTRAINTS, PLATFORM, HOST_PORT, MAX_REPLICAS),
+        (
+            NOT_AVAILABLE,
+            INSUFFICIENT,
+            NO_PLUGIN,
+            NO_CSI,
+            NO_SECRETS,
+            NO_ENCRYPTION,
+            CONSTRAINTS,
+            PLATFORM,
+            HOST_PORT,
+            MAX_REPLICAS,
+        ),
     )
 }

@@ -76,7 +76,8 @@ class _Work:
         self._recorded: set[tuple[str, int]] = set()  # service id and slot, whose volumes this plan put somewhere
         self._rooms = rooms(snap)
         driven = frozenset(s.id for s in snap.secrets.values() if s.spec.driver)
-        self._context = Context(self._rooms, driven)
+        encrypted = frozenset(n.id for n in snap.networks.values() if n.encrypted)
+        self._context = Context(self._rooms, driven, encrypted)
         self._lasting: dict[tuple[str, int], list[Room]] = {}
         self._unmet: dict[tuple[str, int, int | None], str] = {}
         self._chosen: set[str] = set()
