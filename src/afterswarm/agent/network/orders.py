@@ -27,6 +27,9 @@ class Orders:
         new = {name: value for name in SECTIONS if (value := getattr(wanted, name)) is not None}
         if not self.ipv6 and wanted.routes is not None:
             new["routes"] = [_single(route) for route in wanted.routes]
+        if "routes" in new:  # what has not changed stays the same object: whoever compares is soon done
+            known = {route.service_id: route for route in self.routes}
+            new["routes"] = [old if (old := known.get(r.service_id)) == r else r for r in new["routes"]]
         self.wanted = replace(self.wanted, rev=wanted.rev, **new)
         self.basis = max(self.basis, wanted.basis)
         return set(new)

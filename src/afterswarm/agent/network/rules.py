@@ -12,7 +12,7 @@ from afterswarm.agent.network.repairs import Repairs
 from afterswarm.agent.network.silence import Silence
 from afterswarm.core import families
 from afterswarm.core.dataplane.closed import confined
-from afterswarm.core.dataplane.container_rules import Names, container
+from afterswarm.core.dataplane.container_rules import Memo, Names, container
 from afterswarm.core.dataplane.host_rules import host
 from afterswarm.core.dataplane.ruleset import NOTHING, Ruleset
 from afterswarm.model.repair import RULES
@@ -47,6 +47,7 @@ class Rules:
         self._guarded = guarded
         self._repairs = repairs
         self._host: Ruleset = NOTHING
+        self._memo: Memo = {}
         self._routed: dict[str, str] = {}  # address -> node, of every target of the last rules
         self._chosen: frozenset[str] = frozenset()  # addresses of those among them that took new connections
 
@@ -94,6 +95,8 @@ class Rules:
             before=self._host,
         )
         ruled = await self._guarded("rules", self._apply_host(self._host), kind=RULES)
+        silent = self._silence.silent
+        self._memo = {place: parts for place, parts in self._memo.items() if place.silent == silent}
         for task_id in sorted(self.live):
             await self._guarded(f"rules of task {task_id}", self._apply(task_id), kind=RULES)
         return ruled
@@ -144,6 +147,7 @@ class Rules:
             routes=self._orders.routes,
             silent=self._silence.silent,
             names=self._names(live) if len(here) == 1 else None,
+            memo=self._memo,
         )
         try:
             self._repairs.note(await self._kernel.apply(ruleset, netns_pid=live.pid), f"task {task_id}")

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import AddressValueError, IPv4Address
+from typing import NamedTuple
+from zlib import crc32
 
 import msgspec
 
@@ -20,6 +22,7 @@ from afterswarm.core.families import twin
 from afterswarm.model.network import Network
 from afterswarm.model.session import Route
 
+_STARTS = 8
 _NAT = "type nat hook {} priority {}; policy accept"
 
 
@@ -29,6 +32,18 @@ class Names(msgspec.Struct, frozen=True):
     gateway: str
     address: str
     servers: tuple[str, ...]
+
+
+class Place(NamedTuple):
+    """What the choice among a service's tasks depends on, besides the service."""
+
+    networks: tuple[str, ...]
+    families: tuple[Family, ...]
+    silent: frozenset[str]
+    start: int  # containers that open one connection each should not all meet the first task
+
+
+Memo = dict[Place, dict[str, Part]]  # by service
 
 
 def container(
@@ -41,25 +56,28 @@ def container(
     source: str = "",
     names: Names | None = None,
     source6: str = "",
+    memo: Memo | None = None,
 ) -> Ruleset:
     """Every service's address in the networks of one task's container.
 
     `attached` are its addresses by network id. Nobody asks for virtual addresses in the ingress network. `source` and
     `source6` are what it speaks from to everybody else: a server of datagrams that listens on all its addresses would
     answer from that one, so published datagrams are brought there, and answers are known by it. A container that was
-    made for other networks asks the nameservers of these; `names` leads such questions to us.
+    made for other networks asks the nameservers of these; `names` leads such questions to us. What is in `memo` is not
+    made again: most of it is the same for all containers of a host.
     """
     networks = list(networks)
     families = [f for f in BOTH if f is IPV4 or any(of.subnet(n, f) for n in networks if n.id in attached)]
     mine = sorted(n.id for n in networks if n.id in attached and not n.spec.ingress)
+    place = Place(tuple(mine), tuple(families), frozenset(silent), crc32(task_id.encode()) % _STARTS)
+    made = memo.get(place, {}) if memo else {}
     parts: dict[str, Part] = {}
     for route in sorted(routes, key=lambda r: r.service_id):
-        for network_id in mine if route.mode == "vip" else ():
-            for family in families:
-                if vip := of.virtual(route, network_id, family):
-                    chosen = rotate(choose(route.targets, network_id, silent), task_id)
-                    ends = [a for t in chosen if (a := of.address(t, network_id, family))]
-                    parts[vip] = _virtual(vip, ends, family)
+        if route.mode == "vip" and any(network_id in route.vips for network_id in mine):
+            old = made.get(route.service_id)
+            parts[route.service_id] = old if old is not None and old.source == route else _part(route, place)
+    if memo is not None:
+        memo[place] = parts
     shape = [
         chain("refuse", "meta l4proto tcp reject with tcp reset", "reject"),
         *(collection(f"vips{f.suffix}", f"type {f.kind} : verdict", kind="map") for f in families),
@@ -80,17 +98,31 @@ def container(
             if speaks and address not in ("", speaks)
         ]
         shape.append(chain("prerouting", _NAT.format("prerouting", -110), *answered))
-    return Ruleset(shape="".join(shape), parts=dict(sorted(parts.items())))
+    return Ruleset(shape="".join(shape), parts=parts)
 
 
-def _virtual(vip: str, ends: Sequence[str], family: Family) -> Part:
+def _part(route: Route, place: Place) -> Part:
+    elements: dict[str, dict[str, str]] = {}
+    chains: dict[str, Sequence[str]] = {}
+    for network_id in place.networks:
+        for family in place.families:
+            if vip := of.virtual(route, network_id, family):
+                chosen = rotate(choose(route.targets, network_id, place.silent), str(place.start))
+                ends = [a for t in chosen if (a := of.address(t, network_id, family))]
+                verdict, chain_of_it = _virtual(vip, ends, family)
+                elements.setdefault(f"vips{family.suffix}", {})[vip] = verdict
+                chains |= chain_of_it
+    return Part(elements=elements, chains=chains, source=route)
+
+
+def _virtual(vip: str, ends: Sequence[str], family: Family) -> tuple[str, dict[str, Sequence[str]]]:
     """Round robin; without any task a refusal at once, rather than a client that waits."""
     if not ends:
-        return Part(elements={f"vips{family.suffix}": {vip: "goto refuse"}})
+        return "goto refuse", {}
     name = "vip_" + vip.replace(".", "_").replace(":", "_")
     ring = ", ".join(f"{i} : {address}" for i, address in enumerate(ends))
     rule = f"dnat {family.word} to numgen inc mod {len(ends)} map {{ {ring} }}"
-    return Part(elements={f"vips{family.suffix}": {vip: f"goto {name}"}}, chains={name: [rule]})
+    return f"goto {name}", {name: [rule]}
 
 
 def _asked(names: Names | None) -> list[str]:
