@@ -17,5 +17,5 @@ def ingress_network(subnet: str = "10.0.0.0/24") -> Network:
     ipam = IPAM(config=[IPAMConfig(subnet=subnet)]) if subnet else None
     return Network(
         id=ids.derive("network", INGRESS, subnet),
-        spec=NetworkSpec(name=INGRESS, ingress=True, scope="swarm", ipam=ipam),
+        spec=NetworkSpec(name=INGRESS, ingress=True, scope="swarm", enable_ipv6=True, ipam=ipam),
     )
