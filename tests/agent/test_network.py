@@ -189,6 +189,33 @@ SEALED = msgspec.structs.replace(
 )
 
 
+@pytest.mark.parametrize("able", [True, False])
+async def test_a_network_of_both_families_on_hosts_that_have_both_and_on_others(host: Host, able: bool) -> None:
+    if not able:
+        host.network.without_ipv6()
+    entered = replace(INGRESS, subnet6="fd00::/64")
+    backend = replace(BACKEND, subnet6="fd00:1::/64")
+    host.kernel.sources6[111] = "fd00:1::b"
+    web6 = replace(
+        web(replace(target(12, "n2"), addresses6={backend.id: "fd00:1::c"})), vips6={backend.id: "fd00:1::2"}
+    )
+    async with host.running():
+        host.network.want(wanted(web6, networks=(entered, backend)))
+        await asyncio.sleep(1)
+        endpoints = dict(await host.network.prepare(task(11, backend)))
+        await host.network.started(task(11), 111)
+        await asyncio.sleep(1)
+        made = {n["Name"]: n for n in host.engine.nets.values()}
+        assert made["backend"].get("EnableIPv6", False) == able
+        gateways = [pool["Gateway"] for pool in made["backend"]["IPAM"]["Config"]]
+        assert gateways == ["10.0.1.251", *(["fd00:1::fb"] if able else [])]
+        assert endpoints["backend"]["IPAMConfig"].get("IPv6Address", "") == ("fd00:1::b" if able else "")
+        inside = host.kernel.rulesets[111]
+        assert ("fd00:1::2" in inside) == ("fd00:1::c" in inside) == able
+        assert ("ip6 daddr fd00::b meta l4proto udp dnat ip6 to fd00:1::b" in inside) == able
+        assert host.kernel.forwards_ipv6 == able
+
+
 async def test_an_encrypted_network_has_its_tunnel_before_its_container(host: Host, tmp_path: Path) -> None:
     keys = Keys(host.kernel, tmp_path / "key")
     assert await keys.look()

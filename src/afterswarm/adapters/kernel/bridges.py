@@ -10,6 +10,7 @@ from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
+from afterswarm.adapters.kernel import ipv6
 from afterswarm.adapters.programs import run
 from afterswarm.core.dataplane.vxlan import PREFIX, Link
 from afterswarm.model.repair import LINKS, ROUTES, SETTINGS, Difference
@@ -84,13 +85,13 @@ def _ways(links: Collection[Link]) -> Iterator[tuple[str, str]]:
 
 def _settings(links: Collection[Link]) -> list[Difference]:
     wanted = {"net/ipv4/ip_forward": 1} if links else {}
-    if any(link.ipv6 for link in links):
-        wanted["net/ipv6/conf/all/forwarding"] = 1
     for link in links:
         wanted[f"net/ipv4/conf/{link.bridge}/rp_filter"] = 2  # answers may come through another of our bridges
         if link.ingress:
             wanted[f"net/ipv4/conf/{link.bridge}/route_localnet"] = 1  # 127.0.0.1:port; the ruleset guards it
-    return [
+    turned_on = any(link.ipv6 for link in links) and ipv6.forward()
+    found = [Difference(SETTINGS, "net/ipv6/conf/all/forwarding was 0")] if turned_on else []
+    return found + [
         Difference(SETTINGS, f"{name} was {before}")
         for name, value in wanted.items()
         if (before := _set(Path("/proc/sys") / name, str(value))) is not None

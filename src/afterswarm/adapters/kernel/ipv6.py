@@ -30,15 +30,16 @@ def trust(link: Link) -> None:
         (_CONF / link.bridge / "accept_dad").write_text("0")
 
 
-def forward() -> None:
-    """A host that forwards does not listen to routers any more unless it is told to: one that did goes on."""
+def forward() -> bool:
+    """Whether the host did not yet. One that forwards listens to routers only if it is told to: who did goes on."""
     forwarding = _CONF / "all" / "forwarding"
     if forwarding.read_text().strip() == "1":
-        return
+        return False
     for setting in _CONF.glob("*/accept_ra"):
         if setting.parent.name not in ("all", "default") and setting.read_text().strip() == "1":
             setting.write_text("2")
     forwarding.write_text("1")
+    return True
 
 
 def _addresses() -> Iterator[tuple[str, str, str]]:
