@@ -190,7 +190,7 @@ SEALED = msgspec.structs.replace(
 
 
 @pytest.mark.parametrize("able", [True, False])
-async def test_a_network_of_both_families_on_hosts_that_have_both_and_on_others(host: Host, able: bool) -> None:
+async def test_a_network_of_both_families_on_hosts_that_have_both_and_on_others(host: Host, *, able: bool) -> None:
     if not able:
         host.network.without_ipv6()
     entered = replace(INGRESS, subnet6="fd00::/64")
