@@ -25,6 +25,7 @@ from afterswarm.http.message import Handler, Request, Response
 from afterswarm.http.server import serve_unix
 from afterswarm.model.base import Change, Obj
 from afterswarm.model.cluster import Cluster, JoinTokens
+from afterswarm.model.floating import Whereabouts
 from afterswarm.model.guest import Said, Wish
 from afterswarm.model.network import Network
 from afterswarm.model.node import Description, Engine, Leader, Node, NodeReport, NodeSpec, NodeState, Role
@@ -175,6 +176,9 @@ class FakeHost:
         self.stands: Standing | None = None
         self.refusal: Refused | None = None
         self.keys = Keys(lambda: b"k" * 32, self.clock.now)
+
+    def floating(self) -> list[Whereabouts]:
+        return [Whereabouts(address="192.0.2.9", here="held", holder="one")]
 
     def standing(self) -> Standing | None:
         return self.stands

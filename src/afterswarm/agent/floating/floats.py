@@ -14,8 +14,9 @@ from contextlib import suppress
 from math import inf
 from pathlib import Path
 
+from afterswarm.agent.floating.one import Float, Note
 from afterswarm.core.floating import OPEN, holder, place
-from afterswarm.core.floating.holder import Counted, Holder
+from afterswarm.core.floating.holder import Counted
 from afterswarm.core.floating.place import Place
 from afterswarm.model.floating import Ask, Call, Floating, Letters, Vote, Whereabouts
 from afterswarm.model.refused import Refused
@@ -25,31 +26,9 @@ from afterswarm.ports import Addresses, Clock
 TICK = 0.05  # seconds between looks
 REFRESH = 0.08  # seconds between two refreshes of what the kernel answers for
 SURVEY = 5.0  # seconds between looks at the interfaces
-ANNOUNCED = (0.0, 0.1, 0.3, 1.0, 3.0)  # seconds after it came, and then every so often:
-REMIND = 10.0
 FAILED = 3.0  # seconds that a host does not want an address that it could not put in place
 
 log = logging.getLogger(__name__)
-
-
-class _Float:
-    """One address here."""
-
-    def __init__(self, where: Place) -> None:
-        self.where = where
-        self.mind = Holder()
-        self.device = ""
-        self.why = "starting"  # not willing, "" when it is
-        self.present = False  # on the interface
-        self.opened = -inf
-        self.came = -inf
-        self.announced = 0
-        self.failed_until = -inf
-        self.byes = 0  # still to be said
-
-    @property
-    def willing(self) -> bool:
-        return not self.why
 
 
 class Floats:
@@ -71,11 +50,12 @@ class Floats:
         self._clock = clock
         self._addresses = addresses
         self._tell = tell
-        self._file = file  # what is on which interface: on a tmpfs, for the daemon's next life
+        self._note = Note(file)
         self._given = list(given)
         self._floating = Floating()
+        self._told = self._tidied = False  # a manager has spoken; what was of an earlier life is gone
         self._managers: list[str] = []
-        self._floats: dict[str, _Float] = {}
+        self._floats: dict[str, Float] = {}
         self._guarded: set[tuple[str, str]] = set()
         self._changed = asyncio.Event()  # there is something to plumb
         self._due = asyncio.Event()  # … to survey
@@ -86,8 +66,8 @@ class Floats:
         """`None` is unchanged."""
         if wanted.peers is not None:
             self._managers = [peer.node_id for peer in wanted.peers if peer.manager]
-        if wanted.floating is not None and wanted.floating != self._floating:
-            self._floating = wanted.floating
+        if wanted.floating is not None and (wanted.floating != self._floating or not self._told):
+            self._floating, self._told = wanted.floating, True
             self._due.set()
 
     def take(self, sender: str, letter: Vote | Call) -> None:
@@ -116,7 +96,8 @@ class Floats:
     async def run(self) -> None:
         """Until cancelled; then this host holds nothing any more, and says so."""
         try:
-            await self._recover()
+            await self._remove(self._note.read())  # what an earlier life held is held by no vote now
+            self._note.clear()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._surveying(), name="interfaces")
                 group.create_task(self._plumbing(), name="addresses")
@@ -129,7 +110,7 @@ class Floats:
 
     # ---- what is done often and takes no time ------------------------------------------------------------------------
 
-    def _look(self, found: _Float) -> None:
+    def _look(self, found: Float) -> None:
         now = self._clock.monotonic()
         address = found.where.address
         if found.byes and not found.present:
@@ -143,26 +124,25 @@ class Floats:
             try:
                 self._addresses.open(address)
                 found.opened = now
-                after = found.came + (*ANNOUNCED, inf)[min(found.announced, len(ANNOUNCED))]
-                if now >= min(after, found.came + REMIND * (found.announced - len(ANNOUNCED) + 1)):
+                if found.announces(now):
                     found.announced += 1
                     self._addresses.announce(address, found.device)
             except OSError as error:
                 self._say(f"floating address {address}", str(error))
                 self._due.set()
-            if self._clock.monotonic() - now > OPEN / 2:  # paused between looking and doing: it was too late
+            if holder.overshot(found.mind, self._clock.monotonic()):  # it was held up between looking and doing
                 found.mind = holder.leave(found.mind, now)
                 self._changed.set()
         if holder.due(found.mind, now, holding=found.present):
             self._ask(found, now)
 
-    def _wants(self, found: _Float, now: float) -> bool:
+    def _wants(self, found: Float, now: float) -> bool:
         """Whether the address belongs on the interface. It is put there only when there is time to use it."""
         if not found.willing:
             return False
         return now < holder.until(found.mind) if found.present else holder.may_open(found.mind, now)
 
-    def _ask(self, found: _Float, now: float, *, leaving: bool = False) -> None:
+    def _ask(self, found: Float, now: float, *, leaving: bool = False) -> None:
         found.mind = holder.leave(found.mind, now) if leaving else holder.ask(found.mind, now)
         ask = Ask(
             address=found.where.address,
@@ -187,17 +167,17 @@ class Floats:
                     if found.present != self._wants(found, now) and now >= found.failed_until:
                         await self._move(found)
 
-    async def _move(self, found: _Float) -> None:
+    async def _move(self, found: Float) -> None:
         """Onto the interface, or off it."""
         address, begun = found.where.address, self._clock.monotonic()
         try:
             if found.present:
                 await self._addresses.remove(address, found.device)
                 found.present, found.byes = False, 3
-                self._note()
+                self._note.write(each for each in self._floats.values() if each.present)
                 log.warning("floating address %s: not here any more", address)
             else:
-                self._note(found)
+                self._note.write(each for each in self._floats.values() if each.present or each is found)
                 await self._addresses.add(address, found.device)
                 found.present, found.announced, found.opened = True, 0, -inf
                 found.came = self._clock.monotonic()
@@ -215,7 +195,9 @@ class Floats:
                 async with self._moving:
                     await self._survey()
             except OSError as error:
-                self._say("interfaces", str(error))
+                self._say("floating addresses", str(error))
+                for found in self._floats.values():
+                    found.why = found.why if found.present else f"the kernel: {error}"
             with suppress(TimeoutError):
                 async with asyncio.timeout(SURVEY):
                     await self._due.wait()
@@ -224,6 +206,8 @@ class Floats:
     async def _survey(self) -> None:
         places = self._places()
         if not places and not self._floats:
+            if self._told and not self._tidied:  # rules of an earlier life would be in the way of who has it now
+                self._tidied = await self._addresses.guard([], anew=True)
             return
         interfaces = await self._addresses.interfaces()
         present = {(address, found.device) for address, found in self._floats.items() if found.present}
@@ -235,7 +219,7 @@ class Floats:
             del self._floats[address]
         for where in places:
             device, why = devices[where.address]
-            found = self._floats.get(where.address) or _Float(where)
+            found = self._floats.get(where.address) or Float(where)
             self._floats[where.address] = found
             if found.present and (device != found.device or why):
                 found.why = why or "it moves to another interface"
@@ -268,7 +252,7 @@ class Floats:
             found[where.address] = where
         return list((found | {where.address: where for where in self._given}).values())
 
-    async def _withdraw(self, found: _Float) -> None:
+    async def _withdraw(self, found: Float) -> None:
         """It may not be here any more: off the interface, and everybody may know."""
         if found.present:
             await self._move(found)
@@ -276,25 +260,11 @@ class Floats:
 
     # ---- from one life of the daemon to the next ---------------------------------------------------------------------
 
-    def _note(self, coming: _Float | None = None) -> None:
-        there = [found for found in self._floats.values() if found.present or found is coming]
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        self._file.write_text("".join(f"{found.where.address} {found.device}\n" for found in there))
-
-    async def _recover(self) -> None:
-        """What an earlier life of this daemon held is held by no vote now."""
-        try:
-            lines = self._file.read_text().splitlines()
-        except FileNotFoundError:
-            return
-        await self._remove([(address, device) for address, _, device in (line.partition(" ") for line in lines)])
-        self._file.unlink(missing_ok=True)
-
     async def _end(self) -> None:
         """Nothing is held any more; who waits for it need not wait for the votes to end."""
         held = [(address, found.device) for address, found in self._floats.items() if found.present]
         await self._remove(held)
-        self._file.unlink(missing_ok=True)
+        self._note.clear()
         for found in self._floats.values():
             if found.willing or found.present:
                 self._ask(found, self._clock.monotonic(), leaving=True)

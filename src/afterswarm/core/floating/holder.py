@@ -13,6 +13,7 @@ from afterswarm.core.floating import ASK, IDLE, LEASE, OPEN
 
 EAGER = 2.0  # seconds that a host asks often after a manager has called it
 STEP = 1e-6
+SLACK = 0.02  # seconds that a daemon may take from looking at its clock to telling its kernel
 
 
 class Counted(msgspec.Struct, frozen=True):
@@ -44,7 +45,12 @@ def until(me: Holder) -> float:
 
 def may_open(me: Holder, now: float) -> bool:
     """Whether the kernel may answer for `OPEN` seconds from now, whatever happens to the daemon meanwhile."""
-    return now + OPEN <= until(me)
+    return now + OPEN + SLACK <= until(me)
+
+
+def overshot(me: Holder, now: float) -> bool:
+    """Whether the kernel, told so just now, may answer for longer than the lease: the daemon was held up meanwhile."""
+    return now + OPEN > until(me)
 
 
 def rate(me: Holder, now: float, *, holding: bool) -> float:
