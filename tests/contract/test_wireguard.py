@@ -19,7 +19,7 @@ import pytest
 from msgspec.structs import replace
 
 from afterswarm.adapters.kernel import wireguard as adapter
-from afterswarm.core.dataplane import host_rules, vxlan, wireguard
+from afterswarm.core.dataplane import host_rules, paths, vxlan, wireguard
 from afterswarm.model.network import NetworkSpec
 from afterswarm.model.repair import ENCRYPTION, Difference
 from afterswarm.model.session import Peer
@@ -259,6 +259,26 @@ async def test_another_key(swarm: Swarm) -> None:
     assert not swarm.passes(timeout=0.3), "the other host does not know it yet"
     await swarm.say("n2")
     assert swarm.passes(timeout=6)
+
+
+async def test_an_encrypted_ingress_network(swarm: Swarm) -> None:
+    """Published ports through it, with and without a task on the dialled host; the client's address is kept."""
+    lab = swarm.lab
+    ingress = replace(net.INGRESS, spec=NetworkSpec(name="ingress", ingress=True, options={"encrypted": ""}))
+    for name, where in (("one", swarm.one), ("two", swarm.two)):
+        lab.serve(name, where)
+    for node in ("n1", "n2"):
+        await swarm.say(node, network=ingress, rules=True)
+        await lab.kernels[node].sync_returns([msgspec.to_builtins(way) for way in paths.returns([ingress], node)])
+    with closing(Capture(lab)) as capture:
+        for entry in ("10.177.0.1", "10.177.0.2"):
+            assert {net.ask(lab.outside, entry, 8080, timeout=6) for _ in range(6)} == {
+                "one 10.177.0.9",
+                "two 10.177.0.9",
+            }
+        between = [f for f in capture.frames() if f[26:34] == b"\x0a\xb1\x00\x01\x0a\xb1\x00\x02"]
+    assert between
+    assert not any(b"one" in frame or b"two" in frame for frame in between)
 
 
 async def test_it_is_gone_when_no_network_is_encrypted(swarm: Swarm) -> None:
