@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -234,6 +235,18 @@ def wait_for(good: Any) -> None:
     while not good():
         assert time.monotonic() < ends
         time.sleep(0.01)
+
+
+async def test_a_process_that_has_lost_its_device_does_not_hold_the_port(swarm: Swarm) -> None:
+    """As one that hangs would: it is stopped, so it cannot end by itself."""
+    host = swarm.lab.hosts["n1"]
+    before = swarm.processes("n1")
+    for pid in before:
+        os.kill(pid, signal.SIGSTOP)
+    host.run("ip", "link", "del", wireguard.DEVICE)
+    await swarm.say("n1")
+    assert swarm.passes(timeout=6)
+    wait_for(lambda: not set(swarm.processes("n1")) & set(before))
 
 
 async def test_the_next_daemon_finds_it_and_changes_nothing(swarm: Swarm) -> None:

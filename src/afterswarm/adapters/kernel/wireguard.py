@@ -12,12 +12,12 @@ import os
 import select
 import shutil
 import signal
-import socket
-import struct
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from afterswarm.adapters.kernel.namespaces import namespace_of
 from afterswarm.adapters.programs import run
 from afterswarm.core.dataplane.wireguard import DEVICE, End, Tunnel
 from afterswarm.model.repair import ENCRYPTION, Difference
@@ -48,6 +48,7 @@ def sync(wanted: Tunnel | None, private: str) -> list[Difference]:
     if wanted is None:
         if _link():
             run("ip", "link", "del", DEVICE)
+            _end_processes()
             found.append("was there")
     else:
         if not _link() or not _answers():
@@ -65,7 +66,7 @@ def _in_kernel() -> bool:
 
 
 def _make() -> None:
-    _end_process()
+    _end_processes()
     if _link():
         run("ip", "link", "del", DEVICE)
     try:
@@ -89,27 +90,30 @@ def _answers() -> bool:
     return True
 
 
-def _end_process() -> None:
-    """The one whose socket is there: it has lost its device, or does not answer."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
-        asked.settimeout(1)
-        try:
-            asked.connect(str(SOCKET))
-        except OSError:
-            return
-        pid = struct.unpack("3i", asked.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-    try:
-        if Path(f"/proc/{pid}/comm").read_text().strip() != PROGRAM:
-            return
-        process = os.pidfd_open(pid)
-        try:
-            signal.pidfd_send_signal(process, signal.SIGKILL)
-            select.select([process], [], [], ENDING)
-        finally:
-            os.close(process)
-    except (FileNotFoundError, ProcessLookupError):
-        pass
+def _end_processes() -> None:
+    """Those that have lost their device, or do not answer: they would still have the port."""
+    for pid in _processes():
+        with suppress(ProcessLookupError):
+            process = os.pidfd_open(pid)
+            try:
+                signal.pidfd_send_signal(process, signal.SIGKILL)
+                select.select([process], [], [], ENDING)
+            finally:
+                os.close(process)
     SOCKET.unlink(missing_ok=True)
+
+
+def _processes() -> list[int]:
+    """By name: the socket names the process that started it, which has gone."""
+    found = []
+    here = namespace_of(None)
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            words = (process / "cmdline").read_bytes().split(b"\0")[:2]
+            if [Path(words[0].decode()).name, *words[1:]] == [PROGRAM, DEVICE.encode()]:
+                pid = int(process.name)
+                found += [pid] if namespace_of(pid) == here else []
+    return found
 
 
 def _configure(wanted: Tunnel, private: str) -> list[str]:
