@@ -19,6 +19,7 @@ from afterswarm.agent.names.nameservers import of_host
 from afterswarm.core.dns.lookup import Asker, Book
 from afterswarm.core.dns.zone import Zone
 from afterswarm.model.network import Network, NetworkSpec
+from afterswarm.model.repair import DNS, Difference
 from afterswarm.model.service import ContainerSpec, DNSConfig, TaskSpec
 from afterswarm.model.session import Route, Target
 from afterswarm.model.task import Attachment, Task
@@ -387,12 +388,15 @@ async def test_one_that_was_killed_is_replaced_and_that_is_said(
     place: Place, daemon: Names, caplog: pytest.LogCaptureFixture
 ) -> None:
     [pid] = place.pids()
+    repairs: list[Difference] = []
+    daemon.repaired = repairs.extend
     os.kill(pid, signal.SIGKILL)
     for _ in range(100):
         if place.pids() not in ([], [pid]):
             break
         await asyncio.sleep(0.05)
     await daemon.tell(zone(), [GATEWAY])
+    assert repairs == [(DNS, "the resolver had ended: it said nothing")]
     assert values(await place.ask("web")) == ["127.0.1.200"]
     assert [r.message for r in caplog.records] == ["the resolver has ended: it said nothing"]
 

@@ -119,6 +119,7 @@ class Member:
             tell=self._names.tell,
             hold=self._names.hold,
         )
+        self._names.repaired = self._network.repairs.note
         connect = connector(credentials)
         self._connect = connect
         self.others = Managers(connect, identity.node_id, lambda: self.managers)

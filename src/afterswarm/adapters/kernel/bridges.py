@@ -74,13 +74,15 @@ def _least_mtu() -> dict[str, int]:
 
 def _ways(links: Collection[Link]) -> Iterator[tuple[str, str]]:
     """The kernel makes a route with each address; it can be deleted by itself."""
-    there = {(r["dst"], r["dev"]) for r in _json("ip", "-j", "-4", "route", "show", "table", "main") if "dev" in r}
-    for link in links:
-        for found in (ip_interface(address) for address in link.addresses):
+    wanted = [(link, ip_interface(address)) for link in links for address in link.addresses]
+    for version in {found.version for _, found in wanted}:
+        shown = _json("ip", "-j", f"-{version}", "route", "show", "table", "main")
+        there = {(r["dst"], r["dev"]) for r in shown if "dev" in r}
+        for link, found in wanted:
             subnet = str(found.network)
-            if found.version == 4 and (subnet, link.bridge) not in there:
-                how = f"{subnet} dev {link.bridge} proto kernel scope link src {found.ip}"
-                yield f"there was no route to {subnet}", f"route replace {how}"
+            if found.version == version and (subnet, link.bridge) not in there:
+                how = f"scope link src {found.ip}" if version == 4 else "metric 256"  # as the kernel itself
+                yield f"there was no route to {subnet}", f"route replace {subnet} dev {link.bridge} proto kernel {how}"
 
 
 def _settings(links: Collection[Link]) -> list[Difference]:

@@ -20,7 +20,8 @@ from afterswarm.core.dataplane.vxlan import BRIDGE_PREFIX, PREFIX
 from afterswarm.model.repair import LINKS, RULES
 
 _ROUTE, _NETFILTER = 0, 12
-_LINK, _NEIGHBOUR, _ADDRESS, _ROUTES, _RULE = 1, 3, 5, 7, 8  # groups, linux/rtnetlink.h
+_DEVICES = (1, 3)  # groups of linux/rtnetlink.h: links, neighbours
+_WAYS = (5, 7, 8, 9, 11, 19)  # addresses, routes and rules, of IPv4 and of IPv6
 _RULESETS = 7  # group, linux/netfilter/nfnetlink.h
 _NEW_LINK, _DEL_LINK, _DEL_ADDRESS, _DEL_ROUTE, _DEL_NEIGHBOUR, _DEL_RULE = 16, 17, 21, 25, 29, 33
 _NEW_GENERATION = 10 << 8 | 15
@@ -44,7 +45,7 @@ class Monitor:
         loop = asyncio.get_running_loop()
         try:
             for protocol, groups in (
-                (_ROUTE, (_LINK, _NEIGHBOUR, _ADDRESS, _ROUTES, _RULE)),
+                (_ROUTE, _DEVICES + _WAYS),
                 (_NETFILTER, (_RULESETS,)),
             ):
                 kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK

@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
@@ -23,6 +23,7 @@ import msgspec
 
 from afterswarm.agent.names.line import Line, connect
 from afterswarm.core.dns.zone import Zone
+from afterswarm.model.repair import DNS, Difference
 from afterswarm.ports import Clock
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,9 @@ class Names:
     """`run` it, and `tell` it what is to be answered and where. `run_dir` is on a tmpfs, like `/run`."""
 
     def __init__(self, *, clock: Clock, run_dir: Path, port: int = PORT, upstream_port: int = PORT) -> None:
+        self.repaired: Callable[[Sequence[Difference]], None] = lambda _found: None  # told of each new resolver
         self._clock = clock
+        self._lost = ""  # how the one before ended, until there is another
         self._path = run_dir / "names.sock"
         self._errors = run_dir / "names.err"
         self._port = port
@@ -97,7 +100,9 @@ class Names:
     async def _keep(self, zone: Zone) -> None:
         try:
             if self._line is not None and self._line.is_over():
-                log.warning("the resolver has ended: %s", self._last_words())
+                words = self._last_words()
+                log.warning("the resolver has ended: %s", words)
+                self._lost = f"the resolver had ended: {words}"
                 self._drop()
             async with asyncio.timeout(2 * PATIENCE):
                 self._line = self._line or await self._meet(zone)
@@ -110,6 +115,9 @@ class Names:
                 self._kill()
         else:
             self._failed.pop("names cannot be answered", None)
+            if self._lost:
+                self.repaired([Difference(DNS, self._lost)])
+                self._lost = ""
             if zone is self._zone:
                 self._told.set()
 
