@@ -349,8 +349,16 @@ class Member:
         before, self._mtu = self._mtu, await self._kernel.underlay(path)
         return await self._keys.look() or self._mtu != before
 
+    async def _has_moved(self) -> bool:
+        """Whether this host speaks from other IPv6 addresses now. Whether it has IPv6 at all is asked once."""
+        before, found = self._ipv6, await self._kernel.ipv6()
+        if before is None or found is None or before == found:
+            return False
+        self._ipv6 = found
+        return True
+
     async def _look(self) -> Description:
-        if await self._look_at_the_wire():
+        if await self._has_moved() | await self._look_at_the_wire():
             self._session.greet()
         return await describe.describe(DockerEngine(self._client))
 
