@@ -261,6 +261,22 @@ async def test_a_host_that_cannot_encrypt_says_why(host: Host, tmp_path: Path) -
         assert await keys.look(), "it was installed meanwhile"
 
 
+async def test_the_next_daemon_leaves_all_as_it_is(host: Host) -> None:
+    """Its engine may be slow to say which networks it has: no link goes meanwhile."""
+    said = wanted(web(target(11, "n1"), target(12, "n2")))
+    async with host.running():
+        host.network.want(said)
+        await asyncio.sleep(1)
+        assert host.kernel.links
+    before = host.kernel.writes
+    host.engine.latency = 2.0
+    host.network = host.daemon()
+    async with host.running():
+        host.network.want(said)
+        await asyncio.sleep(20)
+    assert host.kernel.writes == before
+
+
 async def test_networks_follow_the_smallest_wire_but_not_under_their_containers(host: Host) -> None:
     async with host.running():
         host.network.want(replace(wanted(), peers=[replace(p, mtu=9000) for p in PEERS]))

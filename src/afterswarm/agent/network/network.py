@@ -239,6 +239,7 @@ class Network:
                 network = self._orders.networks.get(network_id)
                 if network and not network.pending_delete:  # a new one may have its name and bridge already
                     await self._guarded(f"network {network.name}", self._ensure(network), kind=NETWORKS)
+            self._tunnels.surveyed = True
             kept = {n.id for n in self._orders.wanted.networks or ()}
             await self._guarded("old networks", self._bridges.keep(kept), kind=NETWORKS)
             self._routing_due.set()
@@ -251,9 +252,8 @@ class Network:
                 continue
             rev, basis, silent, routes = orders.wanted.rev, orders.basis, self._silence.silent, orders.routes
             # first the way, then who is sent there: an address that has moved to another host is one to be found
-            await self._guarded(
-                "encryption", self._tunnels.seal(), kind=ENCRYPTION
-            )  # what is in the clear does without
+            # what is in the clear does without this
+            await self._guarded("encryption", self._tunnels.seal(), kind=ENCRYPTION)
             linked = await self._guarded("links", self._tunnels.sync_links(), kind=LINKS)
             led_back = await self._guarded("ways back", self._tunnels.sync_returns(), kind=ROUTES)
             ruled = await self._rules.apply()

@@ -34,6 +34,7 @@ class Tunnels:
         self._present = present
         self._repairs = repairs
         self._keys = keys
+        self.surveyed = False  # before, `present` is short of what an earlier daemon left, which is to stay
         self._sealed: tuple[Json | None, str] | None = None  # as last made; None: not known
         self._links: list[Json] | None = None  # as last made; None: not known
         self._ways: list[Json] | None = None  # back to other hosts; likewise
@@ -94,6 +95,8 @@ class Tunnels:
             self._links = links
 
     async def sync_returns(self) -> None:
+        if not self.surveyed:  # they need their bridges
+            return
         found = paths.returns(self._here(), self._node_id)
         ways: list[Json] = [msgspec.to_builtins(each) for each in found]
         before, self._ways = self._ways, None
@@ -105,4 +108,4 @@ class Tunnels:
         self._ways = ways
 
     def _here(self) -> list[Overlay]:
-        return [n for n in self._orders.networks.values() if n.id in self._present]
+        return [n for n in self._orders.networks.values() if n.id in self._present or not self.surveyed]
