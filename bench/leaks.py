@@ -1,6 +1,6 @@
 """What a stack leaves behind that is deployed and removed again and again, on real hosts with real engines.
 
-    python bench/leaks.py [--rounds 100] [--seconds 3600] [--json build/bench/leaks.json]
+    python bench/leaks.py [--rounds 100] [--stacks 1] [--seconds 3600] [--json build/bench/leaks.json]
 
 Brings up a lab of its own of three managers. Each round is `docker stack deploy` of two services with three
 tasks, a network, a published port and a port of the dynamic range, until all of it runs and answers; then `docker stack
@@ -15,6 +15,7 @@ import os
 import platform
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,45 +27,50 @@ from afterswarm.lab.hosts import LabHost
 from afterswarm.lab.lab import Lab
 from afterswarm.lab.power import inside
 
+PORT, TASKS = 8080, 3
 SERVE = ["/bin/busybox", "sh", "-c", "trap exit TERM; /bin/busybox httpd -p 80; while :; do /bin/busybox sleep 1; done"]
-STACK: dict[str, Any] = {
-    "version": "3.8",
-    "networks": {"back": {}},
-    "services": {
-        "web": {
-            "image": IMAGE,
-            "command": SERVE,
-            "networks": ["back"],
-            "ports": ["8080:80"],
-            "stop_grace_period": "1s",
-            "deploy": {"replicas": 2},
-        },
-        "db": {"image": IMAGE, "networks": ["back"], "ports": ["80"], "stop_grace_period": "1s"},
-    },
-}
-TASKS = 3
 
 
-def deploy(swarm: Swarm, file: Path) -> None:
-    docker(swarm.hosts[0], "stack", "deploy", "-c", str(file), "leak")
+def stack(number: int) -> dict[str, Any]:
+    """Of three tasks."""
+    port = PORT + number
+    web = {"ports": [f"{port}:80"], "deploy": {"replicas": 2}}
+    db = {"ports": ["80"]}  # one of the dynamic range
+    common = {"image": IMAGE, "command": SERVE, "networks": ["back"], "stop_grace_period": "1s"}
+    return {"version": "3.8", "networks": {"back": {}}, "services": {"web": common | web, "db": common | db}}
+
+
+def deploy(swarm: Swarm, files: list[Path]) -> None:
+    """All of them at the same time."""
+
+    def one(file: Path) -> None:
+        docker(swarm.hosts[0], "stack", "deploy", "-c", str(file), file.stem)
+
+    with ThreadPoolExecutor(len(files)) as pool:
+        list(pool.map(one, files))
 
     def runs() -> bool:
         tasks = get(swarm.hosts[0], "/tasks")
-        return [t["Status"]["State"] for t in tasks if t["DesiredState"] == "running"] == ["running"] * TASKS
+        running = [t["Status"]["State"] for t in tasks if t["DesiredState"] == "running"]
+        return running == ["running"] * TASKS * len(files)
 
-    until("it runs", runs)
+    until("all of it runs", runs)
 
 
-def remove(swarm: Swarm) -> None:
-    docker(swarm.hosts[0], "stack", "rm", "leak")
+def remove(swarm: Swarm, files: list[Path]) -> None:
+    with ThreadPoolExecutor(len(files)) as pool:
+        list(pool.map(lambda file: docker(swarm.hosts[0], "stack", "rm", file.stem), files))
 
     def gone() -> bool:
         there = [*get(swarm.hosts[0], "/tasks"), *get(swarm.hosts[0], "/services")]
-        return not there and all(
-            not engine(host)["containers"] and len(engine(host)["networks"]) < 5 for host in swarm.hosts
-        )
+        engines = [engine(host) for host in swarm.hosts]
+        return not there and all(not e["containers"] and not _ours(e["networks"]) for e in engines)
 
     until("nothing of it is there", gone)
+
+
+def _ours(networks: list[str]) -> list[str]:
+    return [name for name in networks if name.endswith("_back")]
 
 
 def engine(host: LabHost) -> dict[str, list[str]]:
@@ -117,13 +123,14 @@ def stored(host: LabHost) -> dict[str, int]:
 
 
 def answers(host: LabHost) -> bool:
-    with socket.create_connection((host.address, 8080), 5):
+    with socket.create_connection((host.address, PORT), 5):
         return True
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="what stacks leave behind")
     parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--stacks", type=int, default=1, help="at the same time, each round")
     parser.add_argument("--seconds", type=float, default=3600.0, help="begin no round after so many")
     parser.add_argument("--json", type=Path, default=Path("build/bench/leaks.json"))
     args = parser.parse_args()
@@ -132,18 +139,19 @@ def main() -> None:
         raise SystemExit("a lab is up already; `afterswarm lab down` removes it")
     began, rounds = time.monotonic(), 0
     args.json.parent.mkdir(parents=True, exist_ok=True)
-    file = args.json.with_suffix(".stack.json")
-    file.write_text(json.dumps(STACK))
+    files = [args.json.with_name(f"leak{number}.json") for number in range(args.stacks)]
+    for number, file in enumerate(files):
+        file.write_text(json.dumps(stack(number)))
     try:
         hosts = lab.up(3)
         push_image(hosts[0], hosts)
         swarm = Swarm(lab, hosts)
         found: list[list[dict[str, Any]]] = []
         while rounds < args.rounds and (rounds < 2 or time.monotonic() - began < args.seconds):
-            deploy(swarm, file)
+            deploy(swarm, files)
             if rounds % 10 == 0:
                 assert all(answers(host) for host in hosts)
-            remove(swarm)
+            remove(swarm, files)
             rounds += 1
             if rounds == 1:
                 time.sleep(5)
@@ -157,9 +165,9 @@ def main() -> None:
     for host, before, after in zip(hosts, first, last, strict=True):
         changed = {key: (before[key], after[key]) for key in before if before[key] != after[key]}
         print(f"{host.name}: {changed or 'nothing changed'}")
-    print(f"{rounds} rounds in {time.monotonic() - began:.0f} s; the swarm has {left}")
+    print(f"{rounds} rounds of {args.stacks} in {time.monotonic() - began:.0f} s; the swarm has {left}")
     machine = {"cores": os.cpu_count(), "kernel": platform.release(), "load": os.getloadavg()}
-    result = {"machine": machine, "rounds": rounds, "first": first, "last": last, "stored": left}
+    result = {"machine": machine, "rounds": rounds, "stacks": args.stacks, "first": first, "last": last, "stored": left}
     args.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
