@@ -19,10 +19,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from ipaddress import ip_network
 
-from afterswarm.core.dataplane import closed, mesh, wireguard
+from afterswarm.core.dataplane import closed, mesh, paths, wireguard
 from afterswarm.core.dataplane import family as of
 from afterswarm.core.dataplane.family import BOTH, IPV4, IPV6, Family
-from afterswarm.core.dataplane.paths import MARK, MASK, entries, place, zone
 from afterswarm.core.dataplane.ruleset import NOTHING, Part, Piece, Ruleset, chain, collection
 from afterswarm.core.dataplane.vxlan import BRIDGE_PREFIX, PORT, bridge_name
 from afterswarm.model.network import Network
@@ -66,11 +65,11 @@ def host(
     if ingress is None:
         return Ruleset(shape="".join(shape), parts={"": Part(elements=elements)})
     families = [family for family in families if of.gateway(ingress, node_id, family)]
-    marks = {node: mesh.mark(place(ingress, a)) for node, a in ingress.gateways.items() if node != node_id}
+    marks = {node: mesh.mark(paths.place(ingress, a)) for node, a in ingress.gateways.items() if node != node_id}
     for made, filled in (
         _beats(peers, marks),
         *(_family(ingress, networks, node_id, family) for family in families),
-        _ways_back(ingress, node_id),
+        paths.rules(ingress, node_id),
         _hooks(bridge_name(ingress.id), families),
     ):
         shape += made
@@ -198,41 +197,6 @@ def _family(ingress: Network, networks: Sequence[Network], node_id: str, family:
     ]
     filled = {f"gateways{suffix}": gateways, f"inside{suffix}": [family.loopback, *inside]}
     return shape, {name: dict.fromkeys(found, "") for name, found in filled.items()}
-
-
-def _ways_back(ingress: Network, node_id: str) -> Piece:
-    bridge = bridge_name(ingress.id)
-    shape = [
-        collection("entry", "type ether_addr : mark", kind="map"),
-        collection("zones", "typeof ether saddr : ct zone", kind="map"),
-        chain(  # before connections are looked up, at -200
-            "apart",
-            _FILTER.format("prerouting", -300),
-            f'iifname "{bridge}" ct original zone set ether saddr map @zones',
-        ),
-        chain(
-            "came_by",
-            _FILTER.format("prerouting", -150),
-            f'iifname "{bridge}" ct direction original ct mark set ether saddr map @entry',
-            f'iifname "{BRIDGE_PREFIX}*" ct direction reply ct mark and {MASK:#x} == {MARK:#x} meta mark set ct mark',
-        ),
-        chain(  # we route between two hosts of one bridge: a container must not learn a way past us from it
-            "redirects",
-            _FILTER.format("output", 0),
-            f'oifname "{bridge}" icmp type redirect drop',
-            f'oifname "{bridge}" icmpv6 type nd-redirect drop',
-        ),
-        chain(  # 127.0.0.1:port needs route_localnet on this bridge; nobody on it may use that to reach our loopback
-            "loopback",
-            _FILTER.format("prerouting", -310),
-            f'iifname "{bridge}" ip daddr {IPV4.loopback} drop',
-        ),
-    ]
-    who = entries(ingress, node_id)
-    return shape, {
-        "entry": {mac: f"{mark:#x}" for mac, mark in who.items()},
-        "zones": {mac: str(zone(mark)) for mac, mark in who.items()},
-    }
 
 
 def _hooks(bridge: str, families: Sequence[Family]) -> Piece:

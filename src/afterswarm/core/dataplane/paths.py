@@ -18,7 +18,8 @@ from ipaddress import IPv4Address, IPv4Network
 import msgspec
 
 from afterswarm.core import families
-from afterswarm.core.dataplane.vxlan import bridge_name, gateway_mac
+from afterswarm.core.dataplane.ruleset import Piece, chain, collection
+from afterswarm.core.dataplane.vxlan import BRIDGE_PREFIX, bridge_name, gateway_mac
 from afterswarm.model.network import Network
 
 MARK = 0x5A000000  # the highest byte of our marks; the rest is the entry's place in the ingress network
@@ -64,6 +65,42 @@ def zone(mark: int) -> int:
 def place(network: Network, address: str) -> int:
     """Which of the addresses of a network it is, from 0."""
     return int(IPv4Address(address)) - int(IPv4Network(network.subnet).network_address)
+
+
+def rules(ingress: Network, node_id: str) -> Piece:
+    """What a host's table has for this: parts of its shape, and the elements that go with them."""
+    bridge = bridge_name(ingress.id)
+    shape = [
+        collection("entry", "type ether_addr : mark", kind="map"),
+        collection("zones", "typeof ether saddr : ct zone", kind="map"),
+        chain(  # before connections are looked up, at -200
+            "apart",
+            "type filter hook prerouting priority -300; policy accept",
+            f'iifname "{bridge}" ct original zone set ether saddr map @zones',
+        ),
+        chain(
+            "came_by",
+            "type filter hook prerouting priority -150; policy accept",
+            f'iifname "{bridge}" ct direction original ct mark set ether saddr map @entry',
+            f'iifname "{BRIDGE_PREFIX}*" ct direction reply ct mark and {MASK:#x} == {MARK:#x} meta mark set ct mark',
+        ),
+        chain(  # we route between two hosts of one bridge: a container must not learn a way past us from it
+            "redirects",
+            "type filter hook output priority 0; policy accept",
+            f'oifname "{bridge}" icmp type redirect drop',
+            f'oifname "{bridge}" icmpv6 type nd-redirect drop',
+        ),
+        chain(  # 127.0.0.1:port needs route_localnet on this bridge; nobody on it may use that to reach our loopback
+            "loopback",
+            "type filter hook prerouting priority -310; policy accept",
+            f'iifname "{bridge}" ip daddr 127.0.0.0/8 drop',
+        ),
+    ]
+    who = entries(ingress, node_id)
+    return shape, {
+        "entry": {mac: f"{mark:#x}" for mac, mark in who.items()},
+        "zones": {mac: str(zone(mark)) for mac, mark in who.items()},
+    }
 
 
 def _others(network: Network, node_id: str) -> list[str]:
