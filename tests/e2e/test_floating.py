@@ -7,7 +7,7 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from hosts import BUSYBOX, Host, until
+from hosts import BUSYBOX, Host, daemon_pid, until
 
 ADDRESS = "10.77.0.100"
 
@@ -71,6 +71,20 @@ def test_a_host_that_is_cut_off_has_let_go(dialled: list[Host]) -> None:
     assert holding(dialled) == holding(others)
     holder.lab.heal(holder.name)
     until("it answers", dial)
+
+
+def test_a_daemon_that_stands_still_loses_it(dialled: list[Host]) -> None:
+    until("it answers", dial)
+    [holder] = holding(dialled)
+    pid = str(daemon_pid(holder))
+    holder.run("kill", "-STOP", pid)
+    try:
+        others = [host for host in dialled if host is not holder]
+        until("another host has it", lambda: holding(others))
+        until("it answers", dial)
+    finally:
+        holder.run("kill", "-CONT", pid)
+    until("the daemon has let go of it", lambda: holding(dialled) == holding(others))
 
 
 def test_a_drained_host_hands_it_over(dialled: list[Host]) -> None:

@@ -63,8 +63,11 @@ class LinuxAddresses:
                 out.send(frame)
 
     def _guard(self, places: Collection[tuple[str, str]], *, anew: bool) -> bool:
-        if not anew and all(_there(family) for family in guard.FAMILIES):
+        there = [_there(family) for family in guard.FAMILIES]
+        if not anew and all(there):
             return False
+        if not places and not any(there):
+            return True  # nothing to take away, in a kernel that may not even know such tables
         run("nft", "-f", "-", stdin=guard.ruleset(places))
         return True
 
@@ -98,6 +101,6 @@ def _there(family: str) -> bool:
         try:
             return any(True for _ in kernel.ask(nfnetlink.message(_TABLES, _GET_TABLE, 0, _FAMILY[family], name)))
         except OSError as error:
-            if error.errno == errno.ENOENT:
+            if error.errno in (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
                 return False
             raise
