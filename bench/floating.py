@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from failover import Swarm, docker, get, until
+from failover import Swarm, get, until
 
 from afterswarm.lab.hosts import LabHost
 from afterswarm.lab.lab import Lab
@@ -104,9 +104,16 @@ def round_of(swarm: Swarm, how: str) -> dict[str, Any]:
 
 
 def swarm_leader(lab: Lab) -> str:
-    up = next(h for h in lab.read().hosts if h.state == "up")
-    rows = docker(up, "node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}").splitlines()
-    return next(row.split()[0] for row in rows if row.endswith(" Leader"))
+    found: list[str] = []
+
+    def one() -> bool:
+        nodes = get(next(h for h in lab.read().hosts if h.state == "up"), "/nodes")
+        found[:] = [n["Description"]["Hostname"] for n in nodes if (n.get("ManagerStatus") or {}).get("Leader")]
+        reachable = [(n.get("ManagerStatus") or {}).get("Reachability") == "reachable" for n in nodes]
+        return bool(found) and all(reachable)
+
+    until("a leader, and all managers reachable", one)
+    return found[0]
 
 
 def main() -> None:
