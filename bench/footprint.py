@@ -25,8 +25,10 @@ class Use(msgspec.Struct):
 def kind(arguments: list[str]) -> str:
     """What a process is to us; "" for what does not count (containers, their shims, the host's first process)."""
     line = " ".join(arguments)
-    if "beat_sender" in line:
+    if "agent/beats/sender.py" in line:
         return "beats"
+    if "agent.names.server" in line:
+        return "names"
     if "afterswarm.cli.main daemon" in line:
         return "daemon"
     program = os.path.basename(arguments[0]) if arguments else ""  # noqa: PTH119

@@ -65,7 +65,12 @@ def footprints(seen: dict[str, dict[str, list[Any]]]) -> dict[str, dict[str, dic
     found: dict[str, dict[str, dict[str, float]]] = {}
     for role in ("managers", "workers"):
         ours, theirs = Footprint(seen, OURS, role), Footprint(seen, THEIRS, role)
-        rows = {"daemon": "Afterswarm's daemon", "beats": "its sender of beats", "etcd": "its etcd"}
+        rows = {
+            "daemon": "Afterswarm's daemon",
+            "beats": "its sender of beats",
+            "names": "its resolver",
+            "etcd": "its etcd",
+        }
         parts = {text: _row(ours, kind) for kind, text in rows.items() if kind in ours.rss}
         if "dockerd" in theirs.rss:
             parts["dockerd in swarm mode"] = _row(theirs, "dockerd")
@@ -119,7 +124,7 @@ def draw(path: Path, found: dict[str, Any]) -> Path:
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4.8), width_ratios=[6, 3, 3])
     _seconds(left, seen)
     parts = footprints(seen)
-    kinds = ("Afterswarm's daemon", "its sender of beats", "its etcd")
+    kinds = ("Afterswarm's daemon", "its sender of beats", "its resolver", "its etcd")
     for axes, key, title in (
         (middle, "rss", "memory (RSS), MiB"),
         (right, "idle", "processor when idle, % of a core"),
