@@ -7,21 +7,18 @@ its sockets go to the new one, so that questions which wait in them are answered
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
 import signal
-import socket
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 
+from afterswarm.agent.names import starting
 from afterswarm.agent.names.line import Line, connect
+from afterswarm.agent.names.starting import version
 from afterswarm.core.dns.zone import Zone
 from afterswarm.model.repair import DNS, Difference
 from afterswarm.ports import Clock
@@ -32,8 +29,6 @@ PORT = 53
 LOOK = 0.5  # seconds between looks at the resolver
 PATIENCE = 5.0  # seconds for it to begin
 BEHIND = 1.0  # seconds that `tell` waits
-_FREEBIND = 15  # linux/in.h: listen on an address before a bridge has it
-_RUN = "import sys; sys.path += sys.argv.pop(1).split(':'); from afterswarm.agent.names.server import main; main()"
 
 
 class Names:
@@ -54,6 +49,7 @@ class Names:
         self._pid = 0  # of the resolver that we talk to
         self._children: set[int] = set()
         self._sent: dict[str, bytes] = {}  # what the resolver has, by what it is about
+        self._said: tuple[Zone, frozenset[str]] | None = None
         self._listening: set[str] = set()
         self._due = asyncio.Event()
         self._told = asyncio.Event()
@@ -123,7 +119,7 @@ class Names:
 
     async def _meet(self, zone: Zone) -> Line:
         """The resolver of the daemon before, if it is of this version, or else a new one."""
-        self._listening, self._sent = set(), {}
+        self._listening, self._sent, self._said = set(), {}, None
         try:
             line, hello = await connect(self._path)
         except OSError:
@@ -178,24 +174,12 @@ class Names:
     def _new(self) -> Path:
         return self._path.with_suffix(".new")
 
-    async def _begin(self, path: Path) -> Line:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
-            os.fchmod(control.fileno(), 0o600)
-            control.bind(str(path))
-            control.listen()
-            command = [sys.executable, "-I", "-S", "-c", _RUN, _places(), str(self._path), version()]
-            wanted = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-            files = [
-                (os.POSIX_SPAWN_DUP2, control.fileno(), 3),
-                *((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1)),
-                (os.POSIX_SPAWN_OPEN, 2, str(self._errors), wanted, 0o600),
-            ]
-            argv = [*command, str(self._upstream_port)]
-            self._pid = os.posix_spawn(command[0], argv, {}, file_actions=files, setsid=True)
-            self._children.add(self._pid)
-        line, _ = await connect(path)
+    async def _begin(self, at: Path) -> Line:
+        self._pid = starting.begin(
+            at, path=self._path, version=version(), errors=self._errors, upstream_port=self._upstream_port
+        )
+        self._children.add(self._pid)
+        line, _ = await connect(at)
         return line
 
     def _reap(self) -> None:
@@ -218,7 +202,7 @@ class Names:
         for address in sorted(wanted - self._listening):
             what = f"names cannot be answered on {address} port {self._port}"
             try:
-                sockets = _bound(address, self._port)
+                sockets = starting.bound(address, self._port)
             except OSError as error:
                 self._say(what, str(error))
                 continue
@@ -230,6 +214,8 @@ class Names:
 
     async def _tell(self, line: Line, zone: Zone) -> None:
         """What has changed."""
+        if self._said and self._said[0] is zone and self._said[1] == self._unready:
+            return
         now = {f"network {key}": msgspec.json.encode(section) for key, section in zone.networks.items()}
         now["askers"] = msgspec.json.encode(zone.askers)
         now["unready"] = msgspec.json.encode(sorted(self._unready))
@@ -240,6 +226,7 @@ class Names:
             message["keep"] = sorted(zone.networks)
             await line.say(message)
             self._sent = now
+        self._said = (zone, self._unready)
 
     def _drop(self) -> None:
         if self._line is not None:
@@ -257,46 +244,3 @@ class Names:
         if self._failed.get(what) != why:
             log.error("%s: %s", what, why)
         self._failed[what] = why
-
-
-def _bound(address: str, port: int) -> list[socket.socket]:
-    """For datagrams and for connections."""
-    made: list[socket.socket] = []
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-            made.append(socket.socket(family, kind))
-            if kind == socket.SOCK_STREAM:
-                made[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made[-1].setsockopt(socket.IPPROTO_IP, _FREEBIND, 1)
-            made[-1].bind((address, port))
-        made[-1].listen(128)
-    except OSError:
-        for each in made:
-            each.close()
-        raise
-    return made
-
-
-@cache
-def version() -> str:
-    """Of the resolver's code as this daemon was started with it."""
-    import afterswarm.core.dns  # noqa: PLC0415 - for where it lies
-
-    here = [*Path(__file__).parent.glob("*.py"), *Path(afterswarm.core.dns.__file__).parent.glob("*.py")]
-    digest = hashlib.sha256(_dnslib().stat().st_mtime_ns.to_bytes(8, "big") + sys.version.encode())
-    for path in sorted(here):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def _places() -> str:
-    """Where the interpreter finds what the resolver needs; it is started without `site`, which would cost it memory."""
-    return f"{Path(__file__).parents[3]}:{_dnslib().parent}"
-
-
-def _dnslib() -> Path:
-    found = find_spec("dnslib")
-    assert found  # noqa: S101 - it is required
-    assert found.origin  # noqa: S101
-    return Path(found.origin).parent

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from afterswarm.agent.network.bridges import Bridges
 from afterswarm.agent.network.drains import Drains
 from afterswarm.agent.network.guarded import Guarded
 from afterswarm.agent.network.keys import Keys
+from afterswarm.agent.network.naming import Hold, Naming, Tell
 from afterswarm.agent.network.orders import Orders
 from afterswarm.agent.network.repairs import Repairs
 from afterswarm.agent.network.rules import Rules
@@ -26,8 +27,6 @@ from afterswarm.agent.network.silence import Silence
 from afterswarm.agent.network.tunnels import Tunnels
 from afterswarm.core import families
 from afterswarm.core.dataplane import sizes, vxlan
-from afterswarm.core.dns.zone import Zone
-from afterswarm.core.host.guests import as_tasks
 from afterswarm.model.network import Network as Overlay
 from afterswarm.model.repair import ENCRYPTION, LINKS, NETWORKS, ROUTES, RULES, Difference
 from afterswarm.model.session import Wanted
@@ -64,13 +63,10 @@ class Network:
         acknowledge: Callable[[int], None] = lambda _rev: None,
         routed: Mapping[str, int] | None = None,
         keys: Keys | None = None,
-        tell: Callable[[Zone, list[str]], Awaitable[None]] | None = None,
-        hold: Callable[[frozenset[str]], None] = lambda _addresses: None,
+        tell: Tell | None = None,
+        hold: Hold = lambda _addresses: None,
     ) -> None:
         self.applied = applied
-        self._tell = tell
-        self._hold = hold
-        self._outward: frozenset[str] = frozenset()
         self._acknowledge = acknowledge
         self.drains = Drains(clock, node_id, heard=heard, routed={} if routed is None else routed)
         self._kernel = kernel
@@ -101,6 +97,7 @@ class Network:
             guarded=self._guarded,
             repairs=self.repairs,
         )
+        self._naming = Naming(self._orders, self._rules.live, tell, hold)
         self._settled = False  # the kernel holds what the orders ask for
         self.ingress_gateways = self._orders.ingress_gateways
 
@@ -113,7 +110,7 @@ class Network:
             return
         self._silence.follow(self._orders.peers)
         if "guests" in new:
-            self._hold_back()
+            self._naming.hold_back()
         if not new:
             if self._settled:
                 self._follow(self._orders.basis)
@@ -142,16 +139,8 @@ class Network:
 
     def reach_out(self, containers: Iterable[str]) -> None:
         """Guests with these ids are in networks of their engine's too: a way out that the swarm does not know."""
-        outward = frozenset(containers)
-        if outward != self._outward:
-            self._outward = outward
+        if self._naming.reach_out(containers):
             self._routing_due.set()
-
-    def _hold_back(self) -> None:
-        """Guests that have no rules yet are answered a moment later: those of tasks are there before."""
-        guests = {g.attachment.address.partition("/")[0] for g in self._orders.wanted.guests or ()}
-        live = {a.address.partition("/")[0] for live in self._rules.live.values() for a in live.task.attachments}
-        self._hold(frozenset(guests - live))
 
     def without_ipv6(self) -> None:
         """This host's kernel has none: it takes part in networks of both families with IPv4 alone."""
@@ -198,7 +187,7 @@ class Network:
     async def started(self, task: Task, pid: int, *, redirect: tuple[str, ...] = ()) -> None:
         if task.attachments and pid:  # else: the host's own namespace, or none of ours
             await self._rules.started(task, pid, redirect)
-            self._hold_back()
+            self._naming.hold_back()
 
     async def drain(self, task: Task) -> None:
         routes = self._orders.routes
@@ -208,7 +197,7 @@ class Network:
 
     async def stopped(self, task_id: str) -> None:
         self._rules.stopped(task_id)
-        self._hold_back()
+        self._naming.hold_back()
 
     # ---- loops ---------------------------------------------------------------------------------------------------
 
@@ -258,7 +247,7 @@ class Network:
             led_back = await self._guarded("ways back", self._tunnels.sync_returns(), kind=ROUTES)
             ruled = await self._rules.apply()
             await self._rules.forget(routes)
-            await self._name(silent)
+            await self._naming.follow(silent)
             if ruled:
                 self._follow(basis)  # whom new connections go to is a matter of rules alone
             if ruled and linked and led_back:
@@ -267,19 +256,6 @@ class Network:
                 self.repairs.whole()
             self._looked.set()
             self._settled = ruled and not self._routing_due.is_set()
-
-    async def _name(self, silent: Collection[str]) -> None:
-        if self._tell is None:
-            return
-        orders = self._orders
-        zone = Zone.of(
-            networks=orders.wanted.networks or (),
-            routes=orders.routes,
-            tasks=[*as_tasks(orders.wanted.guests or ()), *(orders.wanted.tasks or ())],
-            silent=silent,
-            outward=self._outward,
-        )
-        await self._tell(zone, orders.gateways())
 
     def _fell_silent(self) -> None:
         self._flows_due.set()

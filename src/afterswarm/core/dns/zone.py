@@ -78,14 +78,14 @@ def _section(network: Network, routes: list[Route], silent: Collection[str]) -> 
     subnets = tuple(s for s in (network.subnet, network.subnet6) if s)
     if network.spec.ingress:
         return Section(name=network.name, subnets=subnets)
-    names, ports = _names(routes, network.id, silent)
+    names, ports = _names(routes, network, silent)
     return Section(
         name=network.name,
         subnets=subnets,
         internal=network.spec.internal,
         names=names,
         ports=ports,
-        owners=_owners(routes, network.id),
+        owners=_owners(routes, network),
     )
 
 
@@ -111,29 +111,29 @@ class _Names:
 
 
 def _names(
-    routes: list[Route], network_id: str, silent: Collection[str]
+    routes: list[Route], at: Network, silent: Collection[str]
 ) -> tuple[dict[str, Addresses], dict[str, tuple[Offer, ...]]]:
     services, tasks, aliases = _Names(), _Names(), _Names()
     for route in routes:
-        here = [t for t in route.targets if _addresses(t, network_id)]
-        vips = _vips(route, network_id)
+        here = [t for t in route.targets if _addresses(t, at)]
+        vips = _vips(route, at)
         if not vips and not here:
             continue
-        ready = choose(here, network_id, ())
-        heard = choose(here, network_id, silent)
-        addresses = _all(heard, network_id) if route.mode == "dnsrr" else vips
-        whose = [(t.name, _addresses(t, network_id)) for t in heard] if route.mode == "dnsrr" else [(route.name, vips)]
+        ready = choose(here, at.id, ())
+        heard = choose(here, at.id, silent)
+        addresses = _all(heard, at) if route.mode == "dnsrr" else vips
+        whose = [(t.name, _addresses(t, at)) for t in heard] if route.mode == "dnsrr" else [(route.name, vips)]
         ports = _ports(route, whose if addresses else [])
-        each = _ports(route, [(t.name, _addresses(t, network_id)) for t in ready])
+        each = _ports(route, [(t.name, _addresses(t, at)) for t in ready])
         if (addresses or route.mode == "dnsrr") and route.name.lower() not in services.addresses:
             services.put(route.name, addresses, ports)
         if f"tasks.{route.name}".lower() not in tasks.addresses:
-            tasks.put(f"tasks.{route.name}", _all(ready, network_id), each)
-        for alias in route.aliases.get(network_id, []):
+            tasks.put(f"tasks.{route.name}", _all(ready, at), each)
+        for alias in route.aliases.get(at.id, []):
             aliases.add(alias, addresses, ports)
-            tasks.add(f"tasks.{alias}", _all(ready, network_id), each)
+            tasks.add(f"tasks.{alias}", _all(ready, at), each)
         for target in sorted(here, key=lambda t: (t.ready, t.draining, t.task_id)):  # a ready one is the last word
-            own = _addresses(target, network_id)
+            own = _addresses(target, at)
             for name in (target.name, target.name.removesuffix(f".{target.task_id}")):
                 tasks.put(name, own, _ports(route, [(target.name, own)]))
             for name in target.hostnames if target.ready else ():
@@ -168,22 +168,27 @@ def _ports(route: Route, whose: Iterable[tuple[str, Addresses]]) -> dict[str, tu
     }
 
 
-def _owners(routes: list[Route], network_id: str) -> dict[str, str]:
-    vips = {address: route.name for route in routes for address in _vips(route, network_id)}
-    tasks = {address: t.name for route in routes for t in route.targets for address in _addresses(t, network_id)}
+def _owners(routes: list[Route], at: Network) -> dict[str, str]:
+    vips = {address: route.name for route in routes for address in _vips(route, at)}
+    tasks = {address: t.name for route in routes for t in route.targets for address in _addresses(t, at)}
     return {address: name for address, name in {**vips, **tasks}.items() if name}
 
 
-def _vips(route: Route, network_id: str) -> Addresses:
-    return tuple(a for by in (route.vips, route.vips6) if (a := by.get(network_id, "")))
+def _vips(route: Route, at: Network) -> Addresses:
+    return _both(at, route.vips, route.vips6)
 
 
-def _addresses(target: Target, network_id: str) -> Addresses:
-    return tuple(a for by in (target.addresses, target.addresses6) if (a := by.get(network_id, "")))
+def _addresses(target: Target, at: Network) -> Addresses:
+    return _both(at, target.addresses, target.addresses6)
 
 
-def _all(targets: Iterable[Target], network_id: str) -> Addresses:
-    return tuple(address for t in targets for address in _addresses(t, network_id))
+def _both(at: Network, four: Mapping[str, str], six: Mapping[str, str]) -> Addresses:
+    """IPv6 as far as this host has it in this network."""
+    return tuple(a for a in (four.get(at.id, ""), six.get(at.id, "") if at.subnet6 else "") if a)
+
+
+def _all(targets: Iterable[Target], at: Network) -> Addresses:
+    return tuple(address for t in targets for address in _addresses(t, at))
 
 
 def _askers(tasks: Iterable[Task], networks: Mapping[str, Network], outward: Collection[str]) -> dict[str, Asker]:
