@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from afterswarm.api import metrics
 from afterswarm.api.host import Standing
+from afterswarm.daemon.config import place
+from afterswarm.http.client import Client
 from afterswarm.http.message import Request
+from afterswarm.http.server import serve_tcp
 from afterswarm.model import repair
+from afterswarm.model.refused import Refused
 
 STANDING = Standing(
     ports={},
@@ -52,3 +57,22 @@ async def test_a_host_in_no_swarm_says_so_and_the_address_for_prometheus_nothing
     assert samples(answer.body.decode()) == {("afterswarm_member", ""): 0.0}
     for method, path in (("GET", "/info"), ("POST", "/metrics"), ("GET", "/containers/json")):
         assert (await metrics.only(host)(Request(method, path))).status == 404
+
+
+async def test_prometheus_may_ask_over_tcp(host: Any) -> None:
+    host.stands = STANDING
+    async with serve_tcp("127.0.0.1", 0, metrics.only(host)) as port:
+        client = Client.tcp("127.0.0.1", port)
+        try:
+            told = await client.request("GET", "/metrics")
+            assert samples(told.body.decode())["afterswarm_routed_revision", ""] == 41
+        finally:
+            client.close()
+
+
+@pytest.mark.parametrize("value", ["9324", ":9324", "host:", "host:0", "host:70000", "host:x"])
+def test_an_address_for_prometheus_is_a_host_and_a_port(value: str) -> None:
+    assert place("--metrics-addr", "127.0.0.1:9324") == "127.0.0.1:9324"
+    assert place("--metrics-addr", "") == ""
+    with pytest.raises(Refused, match="--metrics-addr takes HOST:PORT"):
+        place("--metrics-addr", value)
