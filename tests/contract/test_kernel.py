@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import re
 import subprocess
 import threading
 import time
@@ -374,6 +375,28 @@ class TestReal:
         gone = {f"10.9.0.{host}" for host in range(2, 102)}
         await lab.kernels["n1"].forget_flows(gone, netns_pid=where.pid)
         assert known() == before - gone
+
+    async def test_what_was_answered_is_not_given_up(self, lab: Any, where: Any) -> None:
+        where.run("ip", "link", "add", "d0", "type", "bridge")
+        where.run("ip", "addr", "add", "10.9.0.1/24", "dev", "d0")
+        where.run("ip", "link", "set", "d0", "up")
+        where.run(
+            "nft", "add table ip t; add chain ip t c { type filter hook output priority 0; ct state new accept; }"
+        )
+        with where.socket(net.socket.SOCK_DGRAM) as server, where.socket(net.socket.SOCK_DGRAM) as client:
+            server.bind(("10.9.0.1", 99))
+            client.sendto(b"?", ("10.9.0.2", 99))
+            client.sendto(b"?", ("10.9.0.1", 99))
+            server.sendto(b"!", server.recvfrom(9)[1])
+
+        def known() -> set[str]:
+            return set(re.findall(r"dst=(10\.9\.0\.\d+) sport=\d+ dport=99 ", where.run("conntrack", "-L")))
+
+        assert known() == {"10.9.0.1", "10.9.0.2"}
+        await lab.kernels["n1"].forget_flows(known(), netns_pid=where.pid, unanswered=True)
+        assert known() == {"10.9.0.1"}
+        await lab.kernels["n1"].forget_flows(known(), netns_pid=where.pid)
+        assert known() == set()
 
     async def test_rules_of_forty_containers_change_in_a_blink(self, lab: Any) -> None:
         containers = [net.Namespace() for _ in range(40)]
