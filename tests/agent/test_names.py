@@ -16,6 +16,7 @@ from dnslib import EDNS0, QTYPE, RCODE, RR, A, DNSRecord
 from afterswarm.agent.names import answers, names
 from afterswarm.agent.names.names import Names
 from afterswarm.agent.names.nameservers import of_host
+from afterswarm.agent.names.server import Server
 from afterswarm.core.dns.lookup import Asker, Book
 from afterswarm.core.dns.zone import Zone
 from afterswarm.model.network import Network, NetworkSpec
@@ -449,6 +450,27 @@ def test_noise_is_not_answered() -> None:
     strange = answers.read(DNSRecord.question("a" * 60 + "." + "b" * 60).pack())
     assert strange is not None
     assert answers.known(Book(), Asker(("n",)), strange, 0, stream=False) is None
+
+
+def test_a_fault_of_ours_costs_one_answer_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_args: object, **_how: object) -> bytes:
+        raise KeyError("nobody thought of that")
+
+    said: list[bytes] = []
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        server = Server(ours, path="", version="")
+        with monkeypatch.context() as patch:
+            patch.setattr(answers, "known", fail)
+            for _ in range(100):
+                server._asked(DNSRecord.question("web").pack(), CONTAINER, stream=False, reply=said.append)
+        server._asked(DNSRecord.question("web").pack(), CONTAINER, stream=False, reply=said.append)
+        server._selector.close()
+    assert said[:100] == [b""] * 100
+    assert DNSRecord.parse(said[100]).header.rcode == RCODE.REFUSED
+    assert capsys.readouterr().err.count("KeyError: 'nobody") == 20, "what is written down has an end"
 
 
 @contextmanager

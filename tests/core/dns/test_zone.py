@@ -296,6 +296,15 @@ def test_both_addresses_of_services_and_tasks() -> None:
     assert [r.value for r in found.records] == ["fd00:1::1", "fd00:1::2"]
 
 
+def test_a_host_without_ipv6_tells_of_no_such_address() -> None:
+    dual = replace(NETWORKS[1], subnet6="fd00:1::/64")
+    web = replace(APP, vips6={"backend": "fd00:1::2"})
+    assert ask("app", AAAA, of=Zone.of(networks=[dual], routes=[web], tasks=[TASK])) == Answer(
+        (Record(AAAA, "fd00:1::2"),)
+    )
+    assert ask("app", AAAA, of=Zone.of(networks=[NETWORKS[1]], routes=[web], tasks=[TASK])) == Answer()
+
+
 def test_who_is_in_internal_networks_only_asks_nobody_else() -> None:
     inner = network("inner", 3, internal=True)
 

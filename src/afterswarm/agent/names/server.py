@@ -44,6 +44,7 @@ HELD = 1.0  # seconds that an answer waits for the rules without which it is of 
 TICK = 0.1  # seconds between looks at what takes too long, while something is under way
 ORPHANED = 30.0  # seconds between looks whether a daemon could still find us
 AT_A_TURN = 64  # datagrams read from one socket before others have their turn
+FAULTS = 20  # of ours that are written down
 _NOBODY = 65534
 
 Reply = Callable[[bytes], object]
@@ -84,6 +85,7 @@ class Server:
         self._held: list[Held] = []
         self._turn = itertools.count()
         self._ending = False
+        self._faults = 0
         self._selector.register(control, EVENT_READ, self._accept)
 
     def run(self) -> None:
@@ -127,7 +129,16 @@ class Server:
         if source in self._unready and self._line is not None:
             self._held.append(Held(time.monotonic() + HELD, question, source, stream, reply))
         else:
+            self._try(question, source, stream=stream, reply=reply)
+
+    def _try(self, question: bytes, source: str, *, stream: bool, reply: Reply) -> None:
+        try:
             self._answer(question, source, stream=stream, reply=reply)
+        except Exception as error:  # noqa: BLE001 - one strange question must not cost everybody the names
+            reply(b"")
+            if self._faults < FAULTS:
+                self._faults += 1
+                sys.excepthook(type(error), error, error.__traceback__)
 
     def _answer(self, question: bytes, source: str, *, stream: bool, reply: Reply) -> None:
         record = answers.read(question)
@@ -153,7 +164,7 @@ class Server:
             if each.until > now and each.source in self._unready and self._line is not None:
                 self._held.append(each)
             else:
-                self._answer(each.question, each.source, stream=each.stream, reply=each.reply)
+                self._try(each.question, each.source, stream=each.stream, reply=each.reply)
 
     # ---- the daemon ----------------------------------------------------------------------------------------------
 
