@@ -457,6 +457,19 @@ async def test_what_is_heard_of_is_repaired_at_once(host: Host) -> None:
             assert len(host.kernel.links) == 2
 
 
+async def test_what_failed_of_a_network_that_is_gone_fails_no_more(host: Host) -> None:
+    async with host.running():
+        host.network.want(wanted())
+        await asyncio.sleep(1)
+        host.engine.disconnect()
+        await asyncio.sleep(10)
+        assert "network backend" in host.network.repairs.failing
+        host.engine.boot()
+        host.network.want(wanted(rev=2, networks=(INGRESS,)))
+        await asyncio.sleep(network.REPAIR + 1)
+        assert host.network.repairs.failing == {}
+
+
 async def test_what_cannot_be_repaired_is_counted(host: Host) -> None:
     async with host.running():
         host.network.want(wanted(web(target(11, "n1"))))

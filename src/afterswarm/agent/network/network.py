@@ -229,6 +229,8 @@ class Network:
                 if network and not network.pending_delete:  # a new one may have its name and bridge already
                     await self._guarded(f"network {network.name}", self._ensure(network), kind=NETWORKS)
             self._tunnels.surveyed = True
+            there = {f"network {n.name}" for n in self._orders.networks.values()}
+            self._guarded.forget(*(w for w in self.repairs.failing if w.startswith("network ") and w not in there))
             kept = {n.id for n in self._orders.wanted.networks or ()}
             await self._guarded("old networks", self._bridges.keep(kept), kind=NETWORKS)
             self._routing_due.set()
@@ -252,7 +254,7 @@ class Network:
                 self._follow(basis)  # whom new connections go to is a matter of rules alone
             if ruled and linked and led_back:
                 self.applied(rev)
-            if not self.repairs.failing:
+            if all(what.startswith("flows") for what in self.repairs.failing):  # those are done once, or not
                 self.repairs.whole()
             self._looked.set()
             self._settled = ruled and not self._routing_due.is_set()
