@@ -21,25 +21,22 @@ from afterswarm.agent.network.guarded import Guarded
 from afterswarm.agent.network.keys import Keys
 from afterswarm.agent.network.naming import Hold, Naming, Tell
 from afterswarm.agent.network.orders import Orders
+from afterswarm.agent.network.places import Places
 from afterswarm.agent.network.repairs import Repairs
 from afterswarm.agent.network.rules import Rules
 from afterswarm.agent.network.silence import Silence
 from afterswarm.agent.network.tunnels import Tunnels
-from afterswarm.core import families
-from afterswarm.core.dataplane import sizes, vxlan
 from afterswarm.model.network import Network as Overlay
-from afterswarm.model.repair import ENCRYPTION, LINKS, NETWORKS, ROUTES, RULES, Difference
+from afterswarm.model.repair import ENCRYPTION, LINKS, NETWORKS, ROUTES, RULES
 from afterswarm.model.session import Wanted
 from afterswarm.model.task import Task
-from afterswarm.ports import Clock, Engine, EngineError, Json, Kernel
+from afterswarm.ports import Clock, Engine, Json, Kernel
 
 log = logging.getLogger(__name__)
 
 REPAIR = 4.0  # seconds between looks at everything, whether or not anything was heard
 CALM = 0.2  # seconds at least between looks at what was heard of
 SHARE = 0.2  # of the time that such looks may take
-PATIENCE = 5.0  # seconds that a task waits for news of its network
-LOOK = 0.1  # seconds between looks for them
 
 
 class Network:
@@ -98,6 +95,9 @@ class Network:
             repairs=self.repairs,
         )
         self._naming = Naming(self._orders, self._rules.live, tell, hold)
+        self._places = Places(
+            orders=self._orders, bridges=self._bridges, tunnels=self._tunnels, repairs=self.repairs, clock=clock
+        )
         self._settled = False  # the kernel holds what the orders ask for
         self.ingress_gateways = self._orders.ingress_gateways
 
@@ -147,32 +147,7 @@ class Network:
         self._orders.ipv6 = False
 
     async def prepare(self, task: Task) -> list[tuple[str, Json]]:
-        endpoints: list[tuple[str, Json]] = []
-        networks: list[Overlay] = []
-        options = {n.target: n.driver_opts for n in task.spec.networks if n.driver_opts}
-        for attachment in task.attachments:
-            network = await self._known(attachment.network_id)
-            if network.node_local:
-                await self._bridges.ensure_own(network)
-                endpoints.append((network.name, {}))
-                continue
-            await self._ensure(network)
-            networks.append(network)
-            address = attachment.address.partition("/")[0]
-            endpoint: Json = {"IPAMConfig": {"IPv4Address": address}, "MacAddress": vxlan.container_mac(address)}
-            if network.subnet6:
-                endpoint["IPAMConfig"]["IPv6Address"] = families.twin(network, address)
-            if network.id in options:
-                endpoint["DriverOpts"] = options[network.id]
-            endpoints.append((network.name, endpoint))
-        if endpoints:
-            try:
-                if any(network.encrypted for network in networks):
-                    await self._tunnels.seal()
-                await self._tunnels.sync_links()
-            except OSError as error:
-                raise EngineError(500, f"cannot connect this node to the network: {error}") from error
-        return endpoints
+        return await self._places.prepare(task)
 
     async def prepare_own(self, network: Overlay) -> None:
         """Make this host's own network of a swarm-wide one without a swarm of its own (macvlan, …)."""
@@ -227,7 +202,7 @@ class Network:
             for network_id in list(self._orders.networks):  # looked up again each time: making one may take long
                 network = self._orders.networks.get(network_id)
                 if network and not network.pending_delete:  # a new one may have its name and bridge already
-                    await self._guarded(f"network {network.name}", self._ensure(network), kind=NETWORKS)
+                    await self._guarded(f"network {network.name}", self._places.ensure(network), kind=NETWORKS)
             self._tunnels.surveyed = True
             there = {f"network {n.name}" for n in self._orders.networks.values()}
             self._guarded.forget(*(w for w in self.repairs.failing if w.startswith("network ") and w not in there))
@@ -290,22 +265,3 @@ class Network:
             except OSError as error:
                 log.warning("changes by others are noticed only every %.0f seconds: %s", REPAIR, error)
                 return
-
-    # ---- steps ---------------------------------------------------------------------------------------------------
-
-    async def _known(self, network_id: str) -> Overlay:
-        deadline = self._clock.now() + PATIENCE
-        while (network := self._orders.network(network_id)) is None:
-            if why := self._tunnels.refusal(network_id):
-                raise EngineError(500, why)
-            if self._clock.now() >= deadline:
-                raise EngineError(404, f"network {network_id} not found")
-            await self._clock.sleep(LOOK)
-        return network
-
-    async def _ensure(self, network: Overlay) -> None:
-        there = network.id in self._bridges.present
-        if await self._bridges.ensure(network, sizes.of_containers(network, self._orders.peers)):
-            self._tunnels.renewed()  # a new bridge, with nothing on it
-            if there:
-                self.repairs.note([Difference(NETWORKS, f"{network.name} was gone, or another")])
