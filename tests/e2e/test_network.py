@@ -399,6 +399,31 @@ def test_every_host_answers_a_published_udp_port(app: list[Host]) -> None:
             assert host.run(sys.executable, "-c", ask, address).split()[0] == task, f"{host.name} at {address}"
 
 
+def test_a_socket_that_keeps_asking_is_led_to_the_next_task(app: list[Host]) -> None:
+    """At once, while the task that it asked so far still ends: a flow of datagrams would follow it for ever."""
+    first = app[0]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(0.5)
+        asking.connect((app[2].address, 9000))
+
+        def answered_by() -> str:
+            asking.send(b"?")
+            try:
+                return asking.recv(99).decode().split()[0]
+            except TimeoutError:
+                return ""
+
+        [before] = names_of(first, "app_echo")
+        assert until("it is answered", answered_by) == before
+        first.docker("service", "update", "-d", "--label-add", "afterswarm.drain=6s", "app_echo")
+        first.docker("service", "update", "-d", "--update-order", "start-first", "--env-add", "AGAIN=1", "app_echo")
+        after = until("another one answers", lambda: (said := answered_by()) != before and said)
+        there = "".join(host.docker("ps", "-q", engine=True) for host in app)
+        assert before in there, "it is not gone: it goes on for as long as connections to it may"
+    until("one is left", lambda: names_of(first, "app_echo") == {after})
+    first.docker("service", "update", "-d", "--label-rm", "afterswarm.drain", "app_echo")
+
+
 def test_tasks_see_the_clients_address(app: list[Host]) -> None:
     """Through every host, with and without a task of its own. A label hides it, but on the task's own host."""
     first = app[0]
