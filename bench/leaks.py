@@ -147,12 +147,14 @@ def main() -> None:
         push_image(hosts[0], hosts)
         swarm = Swarm(lab, hosts)
         found: list[list[dict[str, Any]]] = []
+        memory: list[list[float]] = []
         while rounds < args.rounds and (rounds < 2 or time.monotonic() - began < args.seconds):
             deploy(swarm, files)
             if rounds % 10 == 0:
                 assert all(answers(host) for host in hosts)
             remove(swarm, files)
             rounds += 1
+            memory.append([round(footprint.of(host)["daemon"].rss, 1) for host in hosts])
             if rounds == 1:
                 time.sleep(5)
                 found.append([held(host) for host in hosts])
@@ -167,7 +169,15 @@ def main() -> None:
         print(f"{host.name}: {changed or 'nothing changed'}")
     print(f"{rounds} rounds of {args.stacks} in {time.monotonic() - began:.0f} s; the swarm has {left}")
     machine = {"cores": os.cpu_count(), "kernel": platform.release(), "load": os.getloadavg()}
-    result = {"machine": machine, "rounds": rounds, "stacks": args.stacks, "first": first, "last": last, "stored": left}
+    result = {
+        "machine": machine,
+        "rounds": rounds,
+        "stacks": args.stacks,
+        "first": first,
+        "last": last,
+        "stored": left,
+        "daemon MiB": memory,
+    }
     args.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
