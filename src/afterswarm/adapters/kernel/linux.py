@@ -52,6 +52,7 @@ class LinuxKernel:
         def sync() -> list[Difference]:
             found = [*netlink.sync(wanted), *bridges.sync(wanted), *flows.accept(wanted)]
             self._rulesets.tidy()
+            self._rulesets.forget_ended()
             return found
 
         return await self._do(sync)

@@ -28,7 +28,6 @@ from afterswarm.ports import Ruleset
 log = logging.getLogger(__name__)
 
 _SMALL = 100_000  # characters of a ruleset: a larger one is looked at later, when there is time for it
-_KEPT = 512  # namespaces remembered before those of ended processes are dropped
 _LINGER = 0.5  # seconds before a socket is closed
 _OPEN = 16  # kept at most: each second one holds 0.3 MB
 
@@ -79,7 +78,7 @@ class Rulesets:
         size = self._run(ruleset, change if found == [] else None) or (written.size if written else 0)
         after = drift.generation(kernel)
         if after == before + 1:  # nobody came between
-            self._remember(process, Written(ruleset, after, size))
+            self._written[process] = Written(ruleset, after, size)
             if size < _SMALL:
                 self._changed(kernel, process, self._written[process], after)
         return found or [] if change == "" else []
@@ -109,6 +108,10 @@ class Rulesets:
         while self._closing and (self._closing[0][0] < ripe or len(self._closing) > keep):
             self._closing.popleft()[1]()
 
+    def forget_ended(self) -> None:
+        """What was written for processes that have ended: their namespaces went with them. To be called at times."""
+        self._written = {key: value for key, value in self._written.items() if key is None or _runs(*key)}
+
     def _close_later(self, close: Callable[[], None]) -> None:
         self.tidy()
         self._closing.append((monotonic(), close))
@@ -137,11 +140,6 @@ class Rulesets:
         if library.nft_run_cmd_from_buffer(context, text.encode()):
             said = library.nft_ctx_get_error_buffer(context).decode(errors="replace").strip()
             raise OSError(errno.EINVAL, f"nftables refused the ruleset: {said}")
-
-    def _remember(self, process: tuple[int, str] | None, written: Written) -> None:
-        if len(self._written) >= _KEPT:
-            self._written = {key: value for key, value in self._written.items() if key is None or _runs(*key)}
-        self._written[process] = written
 
 
 def _runs(pid: int, started: str) -> bool:
