@@ -253,6 +253,9 @@ async def test_a_host_that_forwards_still_listens_to_routers(lab: Any) -> None:
 def test_a_bridge_asks_by_an_address_of_its_own(lab: Any) -> None:
     """Engines give every bridge fe80::1: whoever answered that one could not know which host had asked."""
     shown = lab.hosts["n1"].run("ip", "-6", "addr", "show", "dev", bridge_name(BACKEND.id))
-    assert "fe80::2af:ac8:1fe/64" in shown
+    local = [word for word in shown.split() if word.startswith("fe80::")]
+    assert local[-1] != "fe80::1/64", "the oldest is the one"
+    assert "fe80::2af:ac8:1fe/64" in local
+    assert "fe80::1/64" in local, "an engine that starts looks for it"
     assert "tentative" not in shown
     assert container_mac("10.200.1.11") == "02:42:0a:c8:01:0b"

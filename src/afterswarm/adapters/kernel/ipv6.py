@@ -10,6 +10,7 @@ from afterswarm.core.dataplane.vxlan import Link
 
 _ADDRESSES = Path("/proc/net/if_inet6")
 _CONF = Path("/proc/sys/net/ipv6/conf")
+EVERYWHERE = "fe80::1"  # an engine gives it to each bridge, and looks for it there when it starts
 _GLOBAL = "00"  # scope
 _OTHERS = ("lo", "docker", "br-", "asw", "asx", "veth")  # not what a host is dialled at, or speaks from
 
@@ -22,6 +23,10 @@ def own() -> list[str] | None:
     except FileNotFoundError:
         return None
     return sorted(a for name, scope, a in _addresses() if scope == _GLOBAL and not name.startswith(_OTHERS))
+
+
+def of(interface: str) -> set[str]:
+    return {address for name, _, address in _addresses() if name == interface}
 
 
 def trust(link: Link) -> None:

@@ -55,6 +55,11 @@ def _sync(wanted: Collection[Link], bridges: dict[str, str]) -> list[Difference]
                 ipv6.trust(link)
                 links += [f"link add {link.name} type vxlan {how}", *_settings(link)]
                 links += [f"address replace {address} dev {link.bridge} nodad" for address in link.ipv6]
+                if link.ipv6 and ipv6.EVERYWHERE in ipv6.of(link.bridge):  # the kernel asks by the oldest
+                    links += [
+                        f"address del {ipv6.EVERYWHERE}/64 dev {link.bridge}",
+                        f"address add {ipv6.EVERYWHERE}/64 dev {link.bridge} nodad",
+                    ]
             case diff.Adjust(link):
                 links += _settings(link)
             case diff.Learn(name, mac, host):
