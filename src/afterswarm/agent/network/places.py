@@ -26,6 +26,7 @@ class Places:
         self._tunnels = tunnels
         self._repairs = repairs
         self._clock = clock
+        self._made: dict[str, int] = {}  # network id -> size of packets, as it was last found or made
 
     async def prepare(self, task: Task) -> list[tuple[str, Json]]:
         """See `HostNetwork`."""
@@ -58,10 +59,14 @@ class Places:
 
     async def ensure(self, network: Overlay) -> None:
         """The engine has it. Raises `EngineError`, `EngineGone`."""
-        there = network.id in self._bridges.present
-        if await self._bridges.ensure(network, sizes.of_containers(network, self._orders.peers)):
+        size = sizes.of_containers(network, self._orders.peers)
+        before = self._made.get(network.id)
+        new = await self._bridges.ensure(network, size)
+        self._made = {key: value for key, value in self._made.items() if key in self._bridges.present}
+        self._made[network.id] = size
+        if new:
             self._tunnels.renewed()  # a new bridge, with nothing on it
-            if there:
+            if before == size:
                 self._repairs.note([Difference(NETWORKS, f"{network.name} was gone, or another")])
 
     async def _known(self, network_id: str) -> Overlay:
