@@ -110,6 +110,7 @@ def test_an_internal_network_has_no_way_out_and_its_ports_answer(swarm: list[Hos
         for host in swarm:
             until("it answers", lambda: fetched(host.address, 8095) == MARK, 20)  # noqa: B023
         assert tried(first, "within", virtual_in(first, "shown", "inner"), 80)
+        assert tried(first, "within", "shown", 80), "and by its name"
         ways = ((GATEWAY, 5000), (first.address, 2377), (second.address, 2377), (second.address, 8095))
         for where, port in ways:
             assert tried(first, "free", where, port), f"{where}:{port}: the way is there"

@@ -46,7 +46,7 @@ STACK = {
             "networks": {"front": {"aliases": ["www"]}},
             "ports": ["8080:80"],
             "stop_grace_period": "1s",
-            "deploy": {"replicas": 3},
+            "deploy": {"replicas": 3, "labels": {"afterswarm.ports": "http=80"}},
         },
         "gate": {  # only the first task is healthy, until a file is made in the second
             "image": BUSYBOX,
@@ -203,6 +203,8 @@ def test_names_are_known_on_every_host(app: list[Host]) -> None:
     for host in app:
         for name in ("web", "app_web", "WEB", "www"):
             assert look_up(host, "app_front", name) == {address}, f"{name} on {host.name}"
+        said = inside(host, "app_front", "nslookup", "-type=srv", "_http._tcp.web")
+        assert "80 app_web" in said, f"where its port is, on {host.name}: {said}"
         for name in ("tasks.web", "tasks.app_web"):
             assert look_up(host, "app_front", name) == set(tasks.values()), f"{name} on {host.name}"
     for task in tasks_of(app[0], "app_web"):
