@@ -46,6 +46,7 @@ compatibility: $(VENV)/.done
 bench: $(VENV)/.done
 	scripts/packages.sh $(RUN_PACKAGES)
 	$(BIN)/python -u bench/swarm.py $(BENCH)
+	$(BIN)/python -u bench/network.py
 
 fuzz: $(VENV)/.done
 	$(BIN)/pip install -q --disable-pip-version-check atheris

@@ -78,6 +78,9 @@ class Stage:
         lab = self._lab
         outside = self._process(lab.outside, "ask")
         outer, inner = lab.container("n1", 1), lab.container("n2", 2)
+        outer.run(
+            "ip", "route", "replace", "default", "via", net.INGRESS.gateways["n1"]
+        )  # a service of no other network
         self._serve(outer, "0.0.0.0", 80)
         plain = self._plain_host()
         lab.outside.run("ip", "route", "add", f"{INSIDE}/32", "via", PLAIN)
@@ -142,7 +145,7 @@ COMMIT
 COMMIT
 """
         plain.run("iptables-restore", stdin=rules)
-        plain.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        plain.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=1")  # as our hosts
         self._serve(inside, "0.0.0.0", 80)
         return plain
 

@@ -30,16 +30,13 @@ def draw(path: Path, found: dict[str, Any]) -> None:
     colours = [GREY if name in ("direct", "dnat", "proxy", "ipvs") else BLUE for name in names]
     figure, panes = plt.subplots(1, 3, figsize=(12, 3.6), sharey=True)
     titles = {
-        "p50_us": "a request there and back, µs\n(bar: median; line: to the 99th percentile)",
+        "p50_us": "a request there and back, µs,\nmedian",
         "connections_per_second": "new connections a second,\none after another",
         "gbit_per_second": "throughput of one connection,\nGbit/s",
     }
     for pane, (key, title) in zip(panes, titles.items(), strict=True):
         values = [found["paths"][name][key] for name in names]
         pane.barh(at, values, color=colours, height=0.66)
-        if key == "p50_us":
-            late = [found["paths"][name]["p99_us"] for name in names]
-            pane.hlines(at, values, late, color="black", linewidth=1)
         for y, value in zip(at, values, strict=True):
             pane.text(max(values) * 0.01, y, f"{value:,.4g}", va="center", fontsize=8, color="white")
         pane.set_title(title, fontsize=9)
@@ -47,7 +44,8 @@ def draw(path: Path, found: dict[str, Any]) -> None:
     panes[0].set_yticks(at, [SHORT[name] for name in names], fontsize=9)
     on = found["machine"]
     figure.suptitle(
-        f"One machine, {on['cores']} cores, Linux {on['kernel']}; the same client and server on every path", fontsize=10
+        f"One machine, {on['cores']} cores, Linux {'.'.join(on['kernel'].split('.')[:2])}; the same client and server on every path",
+        fontsize=10,
     )
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
