@@ -43,8 +43,9 @@ def draw(path: Path, found: dict[str, Any]) -> None:
         pane.spines[["top", "right"]].set_visible(False)
     panes[0].set_yticks(at, [SHORT[name] for name in names], fontsize=9)
     on = found["machine"]
+    linux = ".".join(on["kernel"].split(".")[:2])
     figure.suptitle(
-        f"One machine, {on['cores']} cores, Linux {'.'.join(on['kernel'].split('.')[:2])}; the same client and server on every path",
+        f"One machine, {on['cores']} cores, Linux {linux}; the same client and server on every path",
         fontsize=10,
     )
     figure.tight_layout()
