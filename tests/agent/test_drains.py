@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from afterswarm.agent.network.drains import PATIENCE, Drains
+from afterswarm.agent.network.drains import PATIENCE, SILENT, Drains
 from afterswarm.model.session import Peer
 from afterswarm.model.task import Task
 from afterswarm.sim.clock import LoopClock
@@ -82,7 +82,7 @@ async def test_a_host_that_is_not_heard_is_not_waited_for(host):
     async with asyncio.TaskGroup() as group:
         took = group.create_task(host.drained())
         group.create_task(after(0.2, lambda: host.silent.add("n3")))
-    assert 0.6 <= took.result() < 0.9
+    assert SILENT + 0.1 <= took.result() < SILENT + 0.4
 
 
 async def test_a_host_that_never_follows_keeps_no_task_for_ever_and_is_named(host, caplog):

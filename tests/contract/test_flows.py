@@ -181,6 +181,26 @@ async def test_idle_connections_are_remembered_and_outlive_new_rules(stage: Stag
     server.drop()
 
 
+async def test_a_container_reaches_itself_through_its_own_published_port(stage: Stage) -> None:
+    """Also when it goes out by the network that it is reached in, as one does that is in no other."""
+    await stage.say(net.web(net.target(1, "n1")))
+    for network in (net.INGRESS, net.BACKEND):
+        stage.one.run("ip", "route", "replace", "default", "via", network.gateways["n1"])
+        for address in ("10.177.0.1", "10.177.0.3"):
+            assert net.ask(stage.one, address, 8080).startswith("one "), (network.spec.name, address)
+
+
+async def test_a_port_may_be_published_through_one_interface(stage: Stage) -> None:
+    web = net.web(net.target(1, "n1"))
+    for through, answered in ((["eth0"], True), (["eth7"], False), ([], True)):
+        await stage.say(replace(web, published_through={"tcp/8080": through}))
+        if answered:
+            assert net.ask(stage.outside, "10.177.0.1", 8080) == f"one {CLIENT}"
+        else:
+            with pytest.raises(ConnectionRefusedError):
+                net.ask(stage.outside, "10.177.0.1", 8080)
+
+
 def checksum(data: bytes) -> int:
     """CRC32c, as SCTP has it."""
     value = 0xFFFFFFFF

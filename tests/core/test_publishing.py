@@ -70,6 +70,27 @@ def test_the_kernel_obeys() -> None:
     assert part.chains["at_tcp_8080"] == ["ip daddr != { 127.0.0.1 } return", "goto refuse"]
 
 
+def test_the_kernel_obeys_for_interfaces() -> None:
+    found = made("eth1:8080,wg0.7:8080,127.0.0.1:8080,eth1:0")
+    spec = NetworkSpec(name="ingress", ingress=True)
+    ingress = Network(id="i", subnet="10.0.0.0/24", gateways={"a": "10.0.0.2"}, spec=spec)
+    route = wanted.route(swarm(found), found)
+    [_, part] = host(node_id="a", networks=[ingress], routes=[route], peers=[]).parts.values()
+    assert part.chains["at_tcp_8080"] == [
+        'iifname "eth1" goto refuse',
+        'iifname "wg0.7" goto refuse',
+        "ip daddr != { 127.0.0.1 } return",
+        "goto refuse",
+    ]
+    assert part.chains["at_tcp_30000"] == ['iifname "eth1" goto refuse']
+
+
+def test_an_interface_is_not_for_ports_of_one_host() -> None:
+    publishing.check({publishing.LABEL: "eth1:8080"}, [FIXED, HOST])
+    with pytest.raises(Refused, match="'eth1' is an interface, and the engine publishes"):
+        publishing.check({publishing.LABEL: "eth1"}, [FIXED, HOST])
+
+
 def test_the_engine_of_a_task_s_host_obeys() -> None:
     task = Task(id="t", ports=[HOST], service_labels={publishing.LABEL: "127.0.0.1,192.0.2.1"})
     assert host_config._port_bindings(task) == {

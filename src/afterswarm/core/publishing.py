@@ -1,7 +1,8 @@
-"""On which of a host's addresses a service's ports answer: the service label `afterswarm.publish-ip`.
+"""On which of a host's addresses, or through which interfaces, a service's ports answer: `afterswarm.publish-ip`.
 
     127.0.0.1                  all its ports, there only
     127.0.0.1:8080, 10.0.0.0/8:9090/udp, 192.0.2.1:0
+    eth1:8080                  what comes in through this interface, to whichever address; of the mesh only
 
 A number is the published one; 0 stands for the ports whose number the swarm draws. A port that is not named answers
 everywhere. Addresses are IPv4, as the mesh is.
@@ -19,7 +20,9 @@ from afterswarm.model.refused import Refused
 from afterswarm.model.service import PortConfig, Service
 
 LABEL = "afterswarm.publish-ip"
-_ITEM = re.compile(r"(?P<address>[0-9./]+?)(?::(?P<port>\d{1,5})(?:/(?P<protocol>tcp|udp|sctp))?)?")
+_ITEM = re.compile(
+    r"(?P<address>[0-9./]+?|(?!localhost(?::|$))[A-Za-z][\w.@-]{0,14})(?::(?P<port>\d{1,5})(?:/(?P<protocol>tcp|udp|sctp))?)?"
+)
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -37,19 +40,38 @@ def parse(text: str) -> list[Place]:
 
 def _one(item: str) -> Place:
     found = _ITEM.fullmatch(item)
+    port = int(found["port"]) if found and found["port"] else None
+    protocol = (found["protocol"] if found else None) or ("tcp" if port is not None else None)
+    if found and is_interface(found["address"]) and (port or 0) <= 65535:
+        return Place(found["address"], port, protocol)
     try:
         network = IPv4Network(found["address"]) if found else None
     except (AddressValueError, NetmaskValueError, ValueError):
         network = None
-    if found is None or network is None or int(found["port"] or 0) > 65535:
-        raise Refused(400, f"invalid label {LABEL}: '{item}' is not ADDRESS[:PORT[/PROTOCOL]], with an IPv4 address")
+    if found is None or network is None or (port or 0) > 65535:
+        what = "ADDRESS[:PORT[/PROTOCOL]], with an IPv4 address or an interface"
+        raise Refused(400, f"invalid label {LABEL}: '{item}' is not {what}")
     address = str(network.network_address) if network.prefixlen == 32 else str(network)
-    port = int(found["port"]) if found["port"] else None
-    return Place(address, port, found["protocol"] or ("tcp" if port is not None else None))
+    return Place(address, port, protocol)
+
+
+def is_interface(place: str) -> bool:
+    """Whether it is a name, rather than an address or a network."""
+    return not place[0].isdigit() and ":" not in place
+
+
+def check(labels: Mapping[str, str], ports: Iterable[PortConfig]) -> None:
+    """Raises `Refused` (400) for what cannot be read, or not be done."""
+    parse(labels.get(LABEL, ""))
+    for port in ports:
+        there = addresses(labels, port, drawn=not port.published_port) if port.publish_mode == "host" else ()
+        if name := next((place for place in there if is_interface(place)), ""):
+            why = f"'{name}' is an interface, and the engine publishes ports in host mode on addresses only"
+            raise Refused(400, f"invalid label {LABEL}: {why}")
 
 
 def addresses(labels: Mapping[str, str], port: PortConfig, *, drawn: bool = False) -> list[str]:
-    """Where the port answers; [] is everywhere. `drawn`: the swarm chose its number."""
+    """Where the port answers, interfaces among it; [] is everywhere. `drawn`: the swarm chose its number."""
     try:
         places = parse(labels.get(LABEL, ""))
     except Refused:  # a service that was there before the label meant anything
@@ -65,6 +87,15 @@ def on_host(labels: Mapping[str, str], ports: Iterable[PortConfig]) -> list[list
 
 def of_mesh(service: Service) -> dict[str, list[str]]:
     """Of the ports that every host answers: `tcp/8080` -> addresses, where not everywhere."""
+    return _of_mesh(service, interfaces=False)
+
+
+def through(service: Service) -> dict[str, list[str]]:
+    """Likewise: the interfaces, besides these addresses."""
+    return _of_mesh(service, interfaces=True)
+
+
+def _of_mesh(service: Service, *, interfaces: bool) -> dict[str, list[str]]:
     if LABEL not in service.spec.labels or service.endpoint is None:
         return {}
     asked = service.spec.endpoint_spec.ports if service.spec.endpoint_spec else []
@@ -76,4 +107,5 @@ def of_mesh(service: Service) -> dict[str, list[str]]:
         for port in service.endpoint.ports
         if port.publish_mode == "ingress"
     }
-    return {key: there for key, there in found.items() if there}
+    kept = {key: [place for place in there if is_interface(place) is interfaces] for key, there in found.items()}
+    return {key: there for key, there in kept.items() if there}

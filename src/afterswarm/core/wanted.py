@@ -167,6 +167,7 @@ def route(snap: Snapshot, service: Service) -> Route:
         ports=[p for p in endpoint.ports if p.publish_mode == "ingress"],
         named_ports=named_ports.named(service),
         published_on=publishing.of_mesh(service),
+        published_through=publishing.through(service),
         masquerade=traffic.masquerades(service.spec.labels),
         drain=traffic.drain(service.spec.labels),
         targets=targets,

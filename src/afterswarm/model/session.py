@@ -78,6 +78,7 @@ class Route(Part, frozen=True):
     ports: list[PortConfig] = []  # ingress mode only, published numbers filled in
     named_ports: dict[str, list[int]] = {}  # "_http._tcp" -> on which the targets listen
     published_on: dict[str, list[str]] = {}  # "tcp/8080" -> the only addresses of hosts on which that port answers
+    published_through: dict[str, list[str]] = {}  # likewise: interfaces, for what comes in there
     masquerade: bool = False  # tasks see the address of the host that was dialled, not the client's
     drain: float = 0.0  # seconds that a task goes on after its last new connection
     targets: list[Target] = []

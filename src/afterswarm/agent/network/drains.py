@@ -15,8 +15,8 @@ from afterswarm.ports import Clock
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 5.0  # seconds; a host that beats but does not follow keeps no task for longer
-SILENT = 0.5  # seconds; a host that is not heard is not waited for
+PATIENCE = 10.0  # seconds; a host that beats but does not follow keeps no task for longer
+SILENT = 2.0  # seconds; a host that is not heard is not waited for. A busy one, or a busy reader, is not silent yet
 LOOK = 0.05  # seconds
 
 

@@ -135,7 +135,7 @@ def _admitted(snap: Snapshot, spec: ServiceSpec, service_id: str) -> ServiceSpec
     named_ports.check(spec.labels)
     options.check(spec.labels, snap.cluster.spec.labels.get(options.ALLOW, "") if snap.cluster else "")
     dependencies.check(snap, spec)
-    publishing.parse(spec.labels.get(publishing.LABEL, ""))
+    publishing.check(spec.labels, spec.endpoint_spec.ports if spec.endpoint_spec else ())
     template = spec.task_template
     networks = [_resolved(snap, attachment) for attachment in template.networks]
     spec = replace(spec, task_template=replace(template, networks=networks))

@@ -129,10 +129,12 @@ def _ways(route: Route, port: Port, count: int, family: Family) -> tuple[dict[st
         more = [rule for _ in range(_TRIES) for rule in (by_chance, f"jump try{suffix}")]
         chains[again] = [*more, f"jump in_order{suffix}", by_chance, f"goto any{suffix}"]
         chains[first] = [f"meta mark set numgen inc mod {count}", f"jump try{suffix}", f"goto {again}"]
-    places = [place for place in route.published_on.get(name, ()) if (":" in place) == (family is IPV6)]
-    if places:
+    places, interfaces = route.published_on.get(name, ()), route.published_through.get(name, ())
+    if places or interfaces:
         way_in = f"at{suffix}_{protocol}_{number}"
-        chains[way_in] = [f"{family.word} daddr != {{ {', '.join(places)} }} return", f"goto {first}"]
+        here = ", ".join(place for place in places if (":" in place) == (family is IPV6))
+        rules = [f'iifname "{interface}" goto {first}' for interface in interfaces]
+        chains[way_in] = [*rules, f"{family.word} daddr != {{ {here} }} return", f"goto {first}"] if here else rules
         first = way_in
     return chains, first
 
