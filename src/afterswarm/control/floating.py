@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from math import inf
 
-from afterswarm.core.floating import FRESH, electorate, place, voter
+from afterswarm.core.floating import FRESH, SETTLE, electorate, place, voter
 from afterswarm.core.floating.electorate import Electorate
 from afterswarm.core.floating.voter import MISSING, View, Voter
 from afterswarm.model.floating import Ask, Call, Choice, Letters, Vote
@@ -117,6 +117,7 @@ class Votes:
                 found = self._electorate
                 if found and place.managers(self._replica.snapshot()) == found.members:
                     if begun > self._fresh + FRESH:  # it was out of touch, and may have missed something
+                        log.info("floating addresses: this manager votes in %.0f s", SETTLE)
                         self._electorate = electorate.begin(found.members, self._clock.monotonic())
                     self._fresh = begun
             await self._clock.sleep(CONFIRM)
