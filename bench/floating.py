@@ -4,9 +4,9 @@
 
 Five hosts, network namespaces, each a manager with what floating addresses take (bench/load/floating_host.py): real
 beats, votes and kernels; no engine, and the store in memory, which holds nobody up. A client on the same wire dials a
-closed port of the address every 10 ms: that the host refuses is an answer. Seconds are from the cut to the first answer of
-another host. Of a host that was cut off, besides: how long before the other one took the address its kernel stopped
-answering a client on its own side.
+closed port of the address every 10 ms: that the host refuses is an answer. Seconds are from the cut to the first
+answer of another host. Of a host that was cut off, besides: how long before the other one took the address its kernel
+stopped answering a client on its own side.
 """
 
 from __future__ import annotations
