@@ -68,7 +68,13 @@ async def test_pl_12_generic_resources(cli: Any, live: Any, seen: Any, api: Any)
     await cli(*UPDATE, "--generic-resource-rm", "ssd", "cache")
     assert "GenericResources" not in (await template(cli, "cache"))["Resources"]["Reservations"]
     await cli(*UPDATE, "--generic-resource-add", "ssd=4", "cache")
-    await seen.waits("cache", "insufficient resources on 3 nodes")
+
+    async def waits() -> bool:  # the one before goes on meanwhile, if it had begun to run
+        listed = await cli("service", "ps", "--no-trunc", "--format", "{{.CurrentState}} {{.Error}}", "cache")
+        why = '"no suitable node (insufficient resources on 3 nodes)"'
+        return any(line.startswith("Pending") and line.endswith(why) for line in listed.splitlines())
+
+    await seen.eventually(waits)
 
 
 @pytest.mark.row("RS-01")

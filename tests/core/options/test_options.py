@@ -10,8 +10,9 @@ import pytest
 from afterswarm.core import dependencies, publishing
 from afterswarm.core.dns import named_ports
 from afterswarm.core.options import traffic
-from afterswarm.core.options.table import OPTIONS, POWERS, PREFIX, applied, check
+from afterswarm.core.options.table import ALLOW, OPTIONS, POWERS, PREFIX, applied, check
 from afterswarm.core.schedule import volumes
+from afterswarm.model import floating
 from afterswarm.model.refused import Refused
 
 DOCS = Path(__file__).parents[3] / "docs" / "labels.md"
@@ -111,5 +112,6 @@ def test_what_gives_no_power_needs_no_leave():
 def test_the_page_for_people_has_every_label_and_no_other():
     rows = [line.split("|")[1] for line in DOCS.read_text().splitlines() if line.startswith("| `afterswarm.")]
     known = (dependencies.LABEL, named_ports.LABEL, publishing.LABEL, traffic.DRAIN, traffic.MESH, volumes.LABEL)
+    known += (ALLOW, floating.LABEL, floating.LABEL)  # of the swarm, and of nodes
     others = [label.removeprefix(PREFIX) for label in known]
     assert sorted(re.findall(r"`afterswarm\.([\w-]+)`", " ".join(rows))) == sorted([*OPTIONS, *others])
