@@ -221,6 +221,27 @@ async def test_traffic(lab: Any) -> None:
             ask(where, address, port)
 
 
+async def test_a_service_without_tasks_refuses_at_once(lab: Any) -> None:
+    """Also where no rule translates anything, so that nothing else has the kernel track connections."""
+    asker = lab.container("n3", 9)
+    empty = container_rules.container(
+        task_id="t9",
+        attached=target(9, "").addresses,
+        networks=list(NETWORKS.values()),
+        routes=[web(target(1, "n1", ready=False))],
+    )
+    assert "dnat" not in empty.full()
+    await lab.kernels["n3"].apply(empty, netns_pid=asker.pid)
+    with pytest.raises(ConnectionRefusedError):
+        ask(asker, VIP6, 80)
+    with inside(asker.pid):
+        four = socket.socket()
+    with four:
+        four.settimeout(3)
+        with pytest.raises(ConnectionRefusedError):
+            four.connect((net.VIP, 80))
+
+
 async def test_networks_are_closed_to_who_is_not_in_them(lab: Any) -> None:
     """A neighbour of a host might send it packets for its containers; published ports are the only way in."""
     container = lab.container("n1", 8)

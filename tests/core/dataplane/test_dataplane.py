@@ -203,8 +203,8 @@ def test_nobody_ready_is_a_refusal() -> None:
     nobody = web(target(11, "n1", ready=False))
     assert verdict(host(nobody)) == "goto refuse"
     assert "10.0.1.2 : goto refuse" in container(nobody)
-    for text in (host(nobody), container(nobody)):
-        assert chain(text, "refuse") == ["meta l4proto tcp reject with tcp reset", "reject"]
+    for text, tracked in ((host(nobody), ""), (container(nobody), "ct state new ")):
+        assert chain(text, "refuse") == [f"{tracked}meta l4proto tcp reject with tcp reset", "reject"]
 
 
 def test_host_mode_is_the_engines_business() -> None:

@@ -79,7 +79,9 @@ def container(
     if memo is not None:
         memo[place] = parts
     shape = [
-        chain("refuse", "meta l4proto tcp reject with tcp reset", "reject"),
+        # Every first packet is of `ct state new`. To ask for it has the kernel track connections, which it else does
+        # only if some rule translates an address; and chains of type nat are asked about tracked connections only.
+        chain("refuse", "ct state new meta l4proto tcp reject with tcp reset", "reject"),
         *(collection(f"vips{f.suffix}", f"type {f.kind} : verdict", kind="map") for f in families),
         chain(
             "output",
