@@ -597,11 +597,15 @@ def traces(host: Host) -> list[str]:
 
 
 def settled(host: Host) -> list[str]:
-    """What is on the host once nothing of earlier tests is about to end."""
+    """What is on the host once nothing of earlier tests is about to end, the last links of containers included."""
+    looks: list[list[str]] = [[]]
 
     def calm() -> list[str]:
         wanted = host.docker("node", "ps", host.name, "-q", "--filter", "desired-state=running").split()
-        return traces(host) if len(host.docker("ps", "-q", engine=True).split()) == len(wanted) else []
+        looks.append(traces(host))
+        time.sleep(1)  # the engine takes links away a moment after their container
+        alike = looks[-1] == looks[-2]
+        return looks[-1] if alike and len(host.docker("ps", "-q", engine=True).split()) == len(wanted) else []
 
     return until(f"{host.name} is calm", calm)
 
