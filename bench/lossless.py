@@ -143,6 +143,7 @@ class Work:
         for name, work in pieces.items():
             begun.append((time.time(), name))
             work()
+            print(f"{name}: {time.time() - begun[-1][0]:.1f} s", flush=True)
         return begun
 
     def power_cut(self, round_: int) -> dict[str, Any]:

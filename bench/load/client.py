@@ -46,7 +46,11 @@ class Client:
             way = "kept" if keep else "own"
             self.failed_at.append(when)
             self.failures[f"{way}, {address}: {type(error).__name__} {error}"] += 1
-            print(f"{when:.2f} {way} {address} {error!r}", file=sys.stderr, flush=True)
+            print(
+                f"{when:.2f} {way} {address} {error!r} after {time.monotonic() - began:.2f} s",
+                file=sys.stderr,
+                flush=True,
+            )
             return
         took = time.monotonic() - began
         self.slowest = max(self.slowest, took)

@@ -349,15 +349,19 @@ async def test_a_silent_peer_is_avoided_within_a_second_and_back_as_fast(host: H
         )
         await asyncio.sleep(silence.LOST - silence.SILENT)
         assert host.kernel.forgotten == [(None, gone), (111, gone)]
+        often = len(host.kernel.given_up)
         await asyncio.sleep(silence.STALE)
-        assert len(host.kernel.forgotten) > 10, "and again, what was being connected meanwhile"
-        assert set(host.kernel.forgotten) == {(None, gone), (111, gone)}
-        often = len(host.kernel.forgotten)
+        assert len(host.kernel.forgotten) == 2, "what is answered after that is answered by a host that is back"
+        assert len(host.kernel.given_up) > often + 10, "what was being connected meanwhile is, again and again"
+        often = len(host.kernel.given_up)
         host.silent = set()
         await asyncio.sleep(0.25)
         assert host.published() == ["10.0.0.11", "10.0.0.12"]
         assert host.virtual() == ["10.0.1.11", "10.0.1.12"]
-        assert len(host.kernel.forgotten) == often
+        assert (len(host.kernel.forgotten), len(host.kernel.given_up)) == (2, often)
+        host.silent = {"n2"}
+        await asyncio.sleep(silence.LOST + 0.2)
+        assert len(host.kernel.forgotten) == 4, "once each time"
 
 
 async def test_a_blip_of_less_than_that_changes_nothing(host: Host) -> None:

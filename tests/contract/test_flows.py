@@ -128,6 +128,35 @@ async def test_such_connections_are_forgotten_with_their_target(stage: Stage) ->
         assert "sport=40005" not in stage.hosts["n2"].run("conntrack", "-L", "-p", "tcp")
 
 
+async def test_what_has_ended_is_left_and_its_port_is_balanced_anew(stage: Stage) -> None:
+    """Its entry is deleted by name: that would be the next connection's by then, if the client uses the port again."""
+    server, client = stage.servers["one"], (CLIENT, 40007)
+    stage.servers["two"].drop()
+    await stage.say(net.web(net.target(1, "n1")))
+    with dial(stage.outside, "10.177.0.3", 8080, source=client) as first:
+        assert first.recv(99) == b"one 10.177.0.9\n"
+        server.drop()  # ends it
+        assert first.recv(99) == b""
+
+    def entry() -> str:
+        lines = stage.hosts["n3"].run("conntrack", "-L", "-p", "tcp").splitlines()
+        return next((line for line in lines if "sport=40007" in line), "")
+
+    assert "TIME_WAIT" in entry()
+    await stage.say(net.web(net.target(2, "n2")))
+    await stage.kernels["n3"].forget_flows(net.target(1, "n1").addresses.values())
+    assert "TIME_WAIT" in entry()
+    with dial(stage.outside, "10.177.0.3", 8080, source=client) as second:
+        assert second.recv(99) == b"two 10.177.0.9\n"
+        assert "ESTABLISHED" in entry()
+        await stage.kernels["n3"].forget_flows(net.target(1, "n1").addresses.values())
+        stage.servers["two"].say(b"still here")
+        assert second.recv(99) == b"still here"
+        await stage.kernels["n3"].forget_flows(net.target(2, "n2").addresses.values())
+        assert not entry(), "a connection that has not ended is forgotten"
+    stage.servers["two"].drop()
+
+
 async def test_datagrams_of_one_socket_go_to_another_task_when_theirs_is_to_end(stage: Stage) -> None:
     targets = {"one": net.target(1, "n1"), "two": net.target(2, "n2")}
     await stage.say(net.web(*targets.values()))

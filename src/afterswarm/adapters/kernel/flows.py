@@ -6,6 +6,7 @@ import errno
 import socket
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 from afterswarm.adapters.kernel import nfnetlink
@@ -14,7 +15,9 @@ from afterswarm.core.dataplane.vxlan import Link
 from afterswarm.model.repair import FIREWALL, Difference
 
 _CONNTRACK, _GET, _DELETE = 1, 1, 2  # linux/netfilter/nfnetlink_conntrack.h
-_ORIGINAL, _REPLY, _STATUS, _ID, _ZONE = 1, 2, 3, 12, 18
+_ORIGINAL, _REPLY, _STATUS, _STATE, _ID, _ZONE = 1, 2, 3, 4, 12, 18
+_OF_TCP, _NAME = 1, 1  # in the state: of which protocol it is, and its name
+_ENDED = b"\x07"  # TCP_CONNTRACK_TIME_WAIT
 _ANSWERED = 2  # of the status: IPS_SEEN_REPLY
 _IP = 1
 _SOURCE = {socket.AF_INET: 1, socket.AF_INET6: 3}
@@ -30,7 +33,9 @@ CHAIN = "AFTERSWARM"
 def forget(addresses: Collection[str], *, datagrams: bool = False, unanswered: bool = False) -> None:
     """Delete the entries whose answers would come from one of these addresses (`conntrack -D -r`), in one pass.
 
-    `datagrams`: those of UDP alone. `unanswered`: those alone that nothing has come back on.
+    `datagrams`: those of UDP alone. `unanswered`: those alone that nothing has come back on. Connections that have
+    ended stay: the next one from that port is balanced anew by itself, and may be by now. It has the same name, and
+    often the same id, since the kernel puts it where the ended one was; so it would be deleted in its stead.
     """
     for family in _SOURCE:
         here = [address for address in addresses if (":" in address) == (family == socket.AF_INET6)]
@@ -40,16 +45,16 @@ def forget(addresses: Collection[str], *, datagrams: bool = False, unanswered: b
 
 
 def _forget(family: socket.AddressFamily, wanted: set[bytes], *, datagrams: bool, unanswered: bool) -> None:
-    with closing(nfnetlink.Conversation()) as kernel:
+    with closing(nfnetlink.Conversation()) as kernel, closing(nfnetlink.Conversation()) as other:
         entries = kernel.ask(nfnetlink.message(_CONNTRACK, _GET, nfnetlink.DUMP, family))
+        found = _from(family, wanted, entries, datagrams=datagrams, unanswered=unanswered)
         try:
-            found = list(_from(family, wanted, entries, datagrams=datagrams, unanswered=unanswered))
+            while some := list(islice(found, _BATCH)):  # soon after they were seen: much may happen meanwhile
+                other.tell(b"".join(some))
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
                 raise OSError(error.errno, "the kernel has no nf_conntrack_netlink") from error
             raise
-        for start in range(0, len(found), _BATCH):
-            kernel.tell(b"".join(found[start : start + _BATCH]))
 
 
 def _from(
@@ -71,10 +76,17 @@ def _from(
             continue
         if unanswered and int.from_bytes(found.get(_STATUS, b"")) & _ANSWERED:
             continue
+        if _ended(found.get(_STATE, b"")):
+            continue
         if dict(nfnetlink.attributes(reply.get(_IP, b""))).get(_SOURCE[family]) in wanted:
             name = nfnetlink.attribute(_ORIGINAL | _NESTED, found[_ORIGINAL])
             name += b"".join(nfnetlink.attribute(kind, found[kind]) for kind in (_ID, _ZONE) if kind in found)
             yield nfnetlink.message(_CONNTRACK, _DELETE, 0, family, name)
+
+
+def _ended(state: bytes) -> bool:
+    tcp = dict(nfnetlink.attributes(state)).get(_OF_TCP, b"")
+    return dict(nfnetlink.attributes(tcp)).get(_NAME) == _ENDED
 
 
 def accept(links: Collection[Link]) -> list[Difference]:

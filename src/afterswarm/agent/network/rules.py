@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import NamedTuple
 
 from afterswarm.agent.network.guarded import Guarded
@@ -50,6 +50,7 @@ class Rules:
         self._memo: Memo = {}
         self._routed: dict[str, str] = {}  # address -> node, of every target of the last rules
         self._chosen: frozenset[str] = frozenset()  # addresses of those among them that took new connections
+        self._parted: dict[str, frozenset[str]] = {}  # lost nodes that all flows to were forgotten, here and inside
 
     async def started(self, task: Task, pid: int, redirect: tuple[str, ...]) -> None:
         before = self.live.get(task.id)
@@ -118,14 +119,11 @@ class Rules:
         for addresses, datagrams in ((gone, False), (chosen - self._chosen - gone, True)):
             await self._forget_here(addresses, datagrams=datagrams)
             await self._forget_inside(addresses, datagrams=datagrams)
-        stale = self._on(self._silence.stale)
-        await self._forget_inside(stale)
-        await self._forget_inside(self._on(self._silence.silent) - stale, unanswered=True)
+        await self._part("inside", self._forget_inside)
 
     async def give_up(self) -> None:
         """Flows of this host to others that are not heard any more: its rules need not be waited for."""
-        await self._forget_here(self._on(self._silence.stale))
-        await self._forget_here(self._on(self._silence.silent - self._silence.stale), unanswered=True)
+        await self._part("here", self._forget_here)
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
@@ -168,6 +166,13 @@ class Rules:
     def _on(self, nodes: Collection[str]) -> set[str]:
         """Addresses of targets on these nodes."""
         return {address for address, node in self._routed.items() if node in nodes} if nodes else set()
+
+    async def _part(self, where: str, forget: Callable[..., Awaitable[None]]) -> None:
+        """All flows to a lost host, once: one that answers later shows that the host is back. Else the unanswered."""
+        stale = self._silence.stale
+        lost, self._parted[where] = stale - self._parted.get(where, frozenset()), stale
+        await forget(self._on(lost))
+        await forget(self._on((self._silence.silent | stale) - lost), unanswered=True)
 
     async def _forget_inside(self, addresses: Collection[str], **which: bool) -> None:
         for task_id, live in sorted(self.live.items()) if addresses else ():
