@@ -29,9 +29,11 @@ def test_internal_networks_are_closed_but_for_the_resolver() -> None:
     assert list(elements["closed"]) == ['"aswinner00000"']
     assert list(elements["within"]) == ['"aswinner00000" . "aswinner00000"']
     assert list(elements["resolvers"]) == ['"aswinner00000" . 10.0.2.254']
-    none, empty = closed.rules([OPEN, INGRESS], "n1", [IPV4])
-    assert none == shape, "networks that come and go are elements"
-    assert not any(empty.values())
+    more, _ = closed.rules([*NETWORKS, replace(INNER, id="another")], "n1", [IPV4])
+    assert more == shape, "networks that come and go are elements"
+    assert closed.rules([OPEN, INGRESS], "n1", [IPV4]) == ([], {}), "no packet passes rules that are for nobody"
+    alone, _ = closed.rules([OPEN, INGRESS], "n1", [IPV4], confined=["10.0.0.7"])
+    assert alone == shape
 
 
 def test_a_task_that_is_published_from_within_begins_nothing() -> None:

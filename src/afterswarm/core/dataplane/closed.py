@@ -23,8 +23,13 @@ _FILTER = "type filter hook {} priority -6; policy accept"
 
 
 def rules(networks: Sequence[Network], node_id: str, kinds: Sequence[Family], confined: Collection[str] = ()) -> Piece:
-    """`confined`: addresses of tasks here that must not begin anything in the ingress network."""
+    """`confined`: addresses of tasks here that must not begin anything in the ingress network.
+
+    Nothing where nothing is closed: every packet of every connection would pass it.
+    """
     bridges = {bridge_name(n.id): n for n in networks if n.spec.internal and not n.spec.ingress}
+    if not bridges and not confined:
+        return [], {}
     elements = {
         "closed": dict.fromkeys((f'"{b}"' for b in bridges), ""),
         "within": dict.fromkeys((f'"{b}" . "{b}"' for b in bridges), ""),

@@ -70,7 +70,7 @@ def host(
         _beats(peers, marks),
         *(_family(ingress, networks, node_id, family) for family in families),
         paths.rules(ingress, node_id),
-        _hooks(bridge_name(ingress.id), families),
+        _hooks(ingress, families),
     ):
         shape += made
         elements |= filled
@@ -199,8 +199,10 @@ def _family(ingress: Network, networks: Sequence[Network], node_id: str, family:
     return shape, {name: dict.fromkeys(found, "") for name, found in filled.items()}
 
 
-def _hooks(bridge: str, families: Sequence[Family]) -> Piece:
+def _hooks(ingress: Network, families: Sequence[Family]) -> Piece:
+    """Every packet of every connection passes a chain of type filter: they are few, and end early."""
     into = [f"meta nfproto {f.protocol} fib daddr type local jump mesh{f.suffix}" for f in families]
+    bridge = bridge_name(ingress.id)
     out_of = [
         f'meta nfproto {f.protocol} oifname "{bridge}" ct status dnat jump return_path{f.suffix}' for f in families
     ]
@@ -210,7 +212,7 @@ def _hooks(bridge: str, families: Sequence[Family]) -> Piece:
         chain("prerouting", _NAT.format("prerouting", -110), *into),
         chain("output", _NAT.format("output", -110), *into),
         chain("postrouting", _NAT.format("postrouting", 90), *out_of),
-        chain("chosen", _FILTER.format("prerouting", -90), chosen),
+        chain("entered", _FILTER.format("prerouting", -90), *paths.notes(ingress), chosen),
         chain("chosen_here", _FILTER.format("output", -90), chosen),
     ]
     return shape, {}

@@ -67,8 +67,16 @@ def place(network: Network, address: str) -> int:
     return int(IPv4Address(address)) - int(IPv4Network(network.subnet).network_address)
 
 
+def notes(ingress: Network) -> list[str]:
+    """For a chain that packets pass before they are routed: who sent the first one, and where answers go."""
+    return [
+        f'iifname "{bridge_name(ingress.id)}" ct direction original ct mark set ether saddr map @entry',
+        f'iifname "{BRIDGE_PREFIX}*" ct direction reply ct mark and {MASK:#x} == {MARK:#x} meta mark set ct mark',
+    ]
+
+
 def rules(ingress: Network, node_id: str) -> Piece:
-    """What a host's table has for this: parts of its shape, and the elements that go with them."""
+    """What a host's table has for this besides `notes`: parts of its shape, and the elements that go with them."""
     bridge = bridge_name(ingress.id)
     shape = [
         collection("entry", "type ether_addr : mark", kind="map"),
@@ -76,24 +84,16 @@ def rules(ingress: Network, node_id: str) -> Piece:
         chain(  # before connections are looked up, at -200
             "apart",
             "type filter hook prerouting priority -300; policy accept",
-            f'iifname "{bridge}" ct original zone set ether saddr map @zones',
-        ),
-        chain(
-            "came_by",
-            "type filter hook prerouting priority -150; policy accept",
-            f'iifname "{bridge}" ct direction original ct mark set ether saddr map @entry',
-            f'iifname "{BRIDGE_PREFIX}*" ct direction reply ct mark and {MASK:#x} == {MARK:#x} meta mark set ct mark',
+            f'iifname != "{bridge}" accept',
+            # 127.0.0.1:port needs route_localnet on this bridge; nobody on it may use that to reach our loopback
+            "ip daddr 127.0.0.0/8 drop",
+            "ct original zone set ether saddr map @zones",
         ),
         chain(  # we route between two hosts of one bridge: a container must not learn a way past us from it
             "redirects",
             "type filter hook output priority 0; policy accept",
             f'oifname "{bridge}" icmp type redirect drop',
             f'oifname "{bridge}" icmpv6 type nd-redirect drop',
-        ),
-        chain(  # 127.0.0.1:port needs route_localnet on this bridge; nobody on it may use that to reach our loopback
-            "loopback",
-            "type filter hook prerouting priority -310; policy accept",
-            f'iifname "{bridge}" ip daddr 127.0.0.0/8 drop',
         ),
     ]
     who = entries(ingress, node_id)
