@@ -38,7 +38,7 @@ unit: $(VENV)/.done
 test: lint
 	scripts/packages.sh $(TEST_PACKAGES)
 	$(BIN)/pytest -n 4 -m 'not real and not lab' $(PYTEST)
-	$(BIN)/pytest -m 'real or lab' $(PYTEST)
+	$(BIN)/pytest -m 'real or lab' --reruns 1 -rR --rerun-show-tracebacks $(PYTEST)
 
 compatibility: $(VENV)/.done
 	$(BIN)/python scripts/compatibility.py
