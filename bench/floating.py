@@ -101,22 +101,23 @@ class Place:
 
 
 class Client(threading.Thread):
-    """Dials from a namespace until told to end; `answered` are the moments at which it was answered."""
+    """Dials, from a namespace if one is named, until told to end; `answered`: the moments at which it was answered."""
 
-    def __init__(self, netns: str) -> None:
+    def __init__(self, netns: str = "", address: str = ADDRESS) -> None:
         super().__init__(daemon=True)
-        self.netns, self.answered, self.over = netns, list[float](), threading.Event()
+        self.netns, self.address, self.answered, self.over = netns, address, list[float](), threading.Event()
         self.start()
 
     def run(self) -> None:
-        fd = os.open(f"/run/netns/{self.netns}", os.O_RDONLY)
-        ctypes.CDLL(None).setns(fd, 0x40000000)
+        if self.netns:
+            fd = os.open(f"/run/netns/{self.netns}", os.O_RDONLY)
+            ctypes.CDLL(None).setns(fd, 0x40000000)
         while not self.over.is_set():
             begun = time.monotonic()
             with socket.socket() as out:
                 out.settimeout(WITHIN)
                 try:
-                    out.connect((ADDRESS, PORT))
+                    out.connect((self.address, PORT))
                 except ConnectionRefusedError:
                     self.answered.append(begun)
                 except OSError:

@@ -1,10 +1,11 @@
 """What a stack leaves behind that is deployed and removed again and again, on real hosts with real engines.
 
-    python bench/leaks.py [--rounds 100] [--stacks 1] [--seconds 3600] [--json build/bench/leaks.json]
+    python bench/leaks.py [--rounds 100] [--stacks 1] [--replicas 2] [--seconds 3600] [--json build/bench/leaks.json]
 
-Brings up a lab of its own of three managers. Each round is `docker stack deploy` of two services with three
-tasks, a network, a published port and a port of the dynamic range, until all of it runs and answers; then `docker stack
-rm`, until the engines have nothing of it. What every host holds is listed after the first round and after the last.
+Brings up a lab of its own of three managers. Each round is `docker stack deploy` of two services (of so many tasks, and
+of one), a network, a published port and a port of the dynamic range, until all of it runs and answers; then
+`docker stack rm`, until the engines have nothing of it. What every host holds is listed after the first round and after
+the last.
 """
 
 from __future__ import annotations
@@ -19,47 +20,59 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import dockerapi
 import footprint
-from failover import IMAGE, Swarm, docker, get, push_image, until
+from failover import IMAGE, PATIENCE, Swarm, docker, get, push_image, until
 
 from afterswarm.adapters.programs import run
 from afterswarm.lab.hosts import LabHost
 from afterswarm.lab.lab import Lab
 from afterswarm.lab.power import inside
 
-PORT, TASKS = 8080, 3
+PORT = 8080
 SERVE = ["/bin/busybox", "sh", "-c", "trap exit TERM; /bin/busybox httpd -p 80; while :; do /bin/busybox sleep 1; done"]
+AGAIN: list[str] = []  # what had to be said a second time, and why
 
 
-def stack(number: int) -> dict[str, Any]:
-    """Of three tasks."""
+def stack(number: int, replicas: int) -> dict[str, Any]:
     port = PORT + number
-    web = {"ports": [f"{port}:80"], "deploy": {"replicas": 2}}
+    web = {"ports": [f"{port}:80"], "deploy": {"replicas": replicas}}
     db = {"ports": ["80"]}  # one of the dynamic range
     common = {"image": IMAGE, "command": SERVE, "networks": ["back"], "stop_grace_period": "1s"}
     return {"version": "3.8", "networks": {"back": {}}, "services": {"web": common | web, "db": common | db}}
 
 
-def deploy(swarm: Swarm, files: list[Path]) -> None:
-    """All of them at the same time."""
+def said(swarm: Swarm, *argv: str) -> None:
+    """Again where the command line failed, as people do: the swarm was between two leaders, say."""
 
-    def one(file: Path) -> None:
-        docker(swarm.hosts[0], "stack", "deploy", "-c", str(file), file.stem)
+    def done() -> bool:
+        try:
+            dockerapi.docker(swarm.hosts[0].socket, *argv, timeout=PATIENCE)
+        except OSError as error:
+            AGAIN.append(f"{' '.join(argv)}: {error}")
+            print(AGAIN[-1], flush=True)
+            return False
+        return True
 
+    until(" ".join(argv), done)
+
+
+def deploy(swarm: Swarm, files: list[Path], tasks: int) -> None:
+    """All of them at the same time, of so many tasks each."""
     with ThreadPoolExecutor(len(files)) as pool:
-        list(pool.map(one, files))
+        list(pool.map(lambda file: said(swarm, "stack", "deploy", "-c", str(file), file.stem), files))
 
     def runs() -> bool:
-        tasks = get(swarm.hosts[0], "/tasks")
-        running = [t["Status"]["State"] for t in tasks if t["DesiredState"] == "running"]
-        return running == ["running"] * TASKS * len(files)
+        there = get(swarm.hosts[0], "/tasks")
+        running = [t["Status"]["State"] for t in there if t["DesiredState"] == "running"]
+        return running == ["running"] * tasks * len(files)
 
     until("all of it runs", runs)
 
 
 def remove(swarm: Swarm, files: list[Path]) -> None:
     with ThreadPoolExecutor(len(files)) as pool:
-        list(pool.map(lambda file: docker(swarm.hosts[0], "stack", "rm", file.stem), files))
+        list(pool.map(lambda file: said(swarm, "stack", "rm", file.stem), files))
 
     def gone() -> bool:
         there = [*get(swarm.hosts[0], "/tasks"), *get(swarm.hosts[0], "/services")]
@@ -131,6 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="what stacks leave behind")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--stacks", type=int, default=1, help="at the same time, each round")
+    parser.add_argument("--replicas", type=int, default=2, help="of one of the two services")
     parser.add_argument("--seconds", type=float, default=3600.0, help="begin no round after so many")
     parser.add_argument("--json", type=Path, default=Path("build/bench/leaks.json"))
     args = parser.parse_args()
@@ -141,7 +155,7 @@ def main() -> None:
     args.json.parent.mkdir(parents=True, exist_ok=True)
     files = [args.json.with_name(f"leak{number}.json") for number in range(args.stacks)]
     for number, file in enumerate(files):
-        file.write_text(json.dumps(stack(number)))
+        file.write_text(json.dumps(stack(number, args.replicas)))
     try:
         hosts = lab.up(3)
         push_image(hosts[0], hosts)
@@ -149,8 +163,9 @@ def main() -> None:
         found: list[list[dict[str, Any]]] = []
         memory: list[list[float]] = []
         while rounds < args.rounds and (rounds < 2 or time.monotonic() - began < args.seconds):
-            deploy(swarm, files)
+            deploy(swarm, files, args.replicas + 1)
             if rounds % 10 == 0:
+                print(f"{rounds} rounds, {time.monotonic() - began:.0f} s", flush=True)
                 assert all(answers(host) for host in hosts)
             remove(swarm, files)
             rounds += 1
@@ -173,6 +188,8 @@ def main() -> None:
         "machine": machine,
         "rounds": rounds,
         "stacks": args.stacks,
+        "replicas": args.replicas,
+        "said_again": AGAIN,
         "first": first,
         "last": last,
         "stored": left,
