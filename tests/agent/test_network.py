@@ -77,7 +77,6 @@ class Host:
         self.engine = SimEngine(clock=self.clock)
         self.kernel = SimKernel(processes={111, 112})
         self.heard: dict[str, float] = {}
-        self.applied: list[int] = []
         self.silent: set[str] = set()
         self.named: list[tuple[Zone, list[str], list[str]]] = []
         self.held: frozenset[str] = frozenset()
@@ -90,7 +89,6 @@ class Host:
             node_id="n1",
             clock=self.clock,
             heard=self.heard,
-            applied=self.applied.append,
             keys=keys,
             tell=self.tell,
             hold=self.hold,
@@ -142,12 +140,12 @@ async def test_a_host_routes_as_it_is_told(host: Host) -> None:
         assert host.published() == ["10.0.0.11", "10.0.0.12"]
         assert host.engine_networks() == {"ingress": INGRESS.id, "backend": BACKEND.id}
         assert sorted(host.kernel.links) == ["asxbackend000", "asxingress000"]
-        assert host.applied[-1] == 1
+        assert host.network.applied == 1
         assert host.named[-1][1] == ["10.0.0.251", "10.0.1.251"]
         host.network.want(Wanted(rev=2, routes=[web(target(12, "n2"))]))
         await asyncio.sleep(0.1)
         assert host.published() == ["10.0.0.12"]
-        assert host.applied[-1] == 2
+        assert host.network.applied == 2
 
 
 async def test_nothing_is_touched_before_a_manager_has_spoken(host: Host) -> None:
@@ -328,7 +326,7 @@ async def test_rules_of_containers_follow_and_end_with_them(host: Host) -> None:
         host.network.want(Wanted(rev=3, routes=[web(target(12, "n1"))]))
         await asyncio.sleep(0.1)
         assert host.kernel.rulesets[112] == before
-        assert host.applied[-1] == 3
+        assert host.network.applied == 3
 
 
 async def test_a_silent_peer_is_avoided_within_a_second_and_back_as_fast(host: Host) -> None:
@@ -494,7 +492,7 @@ async def test_an_engine_that_is_away_does_not_stop_the_routing(host: Host) -> N
         host.network.want(wanted(web(target(11, "n1"), target(12, "n2")), rev=2))
         await asyncio.sleep(1)
         assert host.published() == ["10.0.0.11", "10.0.0.12"]
-        assert host.applied[-1] == 2
+        assert host.network.applied == 2
 
 
 async def test_a_kernel_that_refuses_is_asked_again(host: Host, caplog: pytest.LogCaptureFixture) -> None:
@@ -502,7 +500,7 @@ async def test_a_kernel_that_refuses_is_asked_again(host: Host, caplog: pytest.L
         host.kernel.broken = "no such luck"
         host.network.want(wanted(web(target(11, "n1"))))
         await asyncio.sleep(30)
-        assert host.applied == []
+        assert host.network.applied == 0
         said = [r.message for r in caplog.records if "no such luck" in r.message]
         assert sorted(said) == [
             "encryption: no such luck",
@@ -513,7 +511,7 @@ async def test_a_kernel_that_refuses_is_asked_again(host: Host, caplog: pytest.L
         host.kernel.broken = ""
         await asyncio.sleep(network.REPAIR + 1)
         assert host.published() == ["10.0.0.11"]
-        assert host.applied[-1] == 1
+        assert host.network.applied == 1
 
 
 async def test_networks_come_and_go(host: Host) -> None:

@@ -24,8 +24,6 @@ from afterswarm.sim.engine import SimEngine
 async def main(node_id: str) -> None:
     clock, heard = WallClock(), dict[str, float]()
     made = Network(engine=SimEngine(clock=clock), kernel=LinuxKernel(), node_id=node_id, clock=clock, heard=heard)
-    applied: list[int] = []
-    made.applied = applied.append
     lines = asyncio.StreamReader(limit=1 << 24)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
 
@@ -46,7 +44,7 @@ async def main(node_id: str) -> None:
                     beating.cancel()
                     beating = group.create_task(hear([p.node_id for p in wanted.peers or ()]))
                     made.want(wanted)
-                    while wanted.rev not in applied:  # noqa: ASYNC110 - nothing says when
+                    while made.applied != wanted.rev:  # noqa: ASYNC110 - nothing says when
                         await asyncio.sleep(0.02)
                 case "started":
                     await made.started(msgspec.convert(told[0], Task), told[1])

@@ -36,7 +36,7 @@ from afterswarm.model.service import (
     TaskSpec,
     VirtualIP,
 )
-from afterswarm.model.session import EPOCH, SEEN, SILENCE, Applied, Down, Hello, Reports, ToAgent, Up, Wanted, Welcome
+from afterswarm.model.session import EPOCH, SEEN, SILENCE, Down, Hello, Reports, ToAgent, Up, Wanted, Welcome
 from afterswarm.model.snapshot import Snapshot
 from afterswarm.model.task import Attachment, Report, Task, TaskState
 from afterswarm.sim.clock import LoopClock
@@ -111,7 +111,7 @@ class Agent:
         self.over = asyncio.Event()
         self.silent = False
 
-    async def say(self, message: Hello | Reports | Applied | Up) -> None:
+    async def say(self, message: Hello | Reports | Up) -> None:
         await self.pipe.write(msgspec.json.encode(message) + b"\n")
 
     async def hear(self) -> None:
@@ -415,23 +415,6 @@ async def test_an_agent_is_told_nothing_older_than_it_has_seen() -> None:
             assert not one.wanted
             await s.write(task("x3", "n1"))
             assert one.wanted[0].rev >= rev + 3
-
-
-async def test_what_a_host_has_applied_is_known() -> None:
-    async with swarm() as s, s.agent("n1") as one:
-        assert "n1" not in s.dispatcher.applied
-        await one.say(Applied(rev=one.wanted[-1].rev))
-        await asyncio.sleep(0.1)
-        assert s.dispatcher.applied["n1"] <= s.snap.rev
-        await s.write(replace(WEB, endpoint=Endpoint()))
-        changed = s.snap.rev
-        assert s.dispatcher.applied["n1"] < changed
-        await one.say(Applied(rev=one.wanted[-1].rev))
-        await asyncio.sleep(0.1)
-        assert s.dispatcher.applied["n1"] >= changed
-        await s.write(replace(QUIET, spec=replace(QUIET.spec, labels={"x": "y"})))  # nothing to apply there
-        await asyncio.sleep(0.5)
-        assert s.dispatcher.applied["n1"] == s.snap.rev
 
 
 async def test_a_secret_that_cannot_be_opened_stops_nothing_else() -> None:

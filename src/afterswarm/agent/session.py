@@ -25,7 +25,6 @@ from afterswarm.model.session import (
     EPOCH,
     SEEN,
     SILENCE,
-    Applied,
     Down,
     Hello,
     Reports,
@@ -101,7 +100,6 @@ class Session:
         self._epoch = 0.0  # of the swarm, that it is of
         self._basis = 0  # all routes of this revision were heard of
         self._pending: dict[str, Report] = {}
-        self._applied = 0
         self._greet = False
         self._fruitless = True  # the current session has brought nothing
         self._woken = asyncio.Event()
@@ -109,11 +107,6 @@ class Session:
     def send(self, report: Report) -> None:
         """A task's state changed."""
         self._pending[report.id] = report
-        self._woken.set()
-
-    def applied(self, rev: int) -> None:
-        """The host's kernel routes as this revision asked."""
-        self._applied = rev
         self._woken.set()
 
     def greet(self) -> None:
@@ -251,19 +244,15 @@ class Session:
     async def _speak(self, stream: Stream) -> None:
         self._greet = True
         self._pending = {report.id: report for report in self._reports()}
-        applied = 0
         while True:
             self._woken.clear()
-            out: list[Hello | Reports | Applied] = []
+            out: list[Hello | Reports] = []
             if self._greet:
                 self._greet = False
                 out.append(self._hello())
             if self._pending:
                 out.append(Reports(reports=list(self._pending.values())))
                 self._pending = {}
-            if self._applied != applied:
-                applied = self._applied
-                out.append(Applied(rev=applied))
             await stream.write(b"".join(_encode(message) + b"\n" for message in out) or _UP)
             with suppress(TimeoutError):
                 async with asyncio.timeout(BEAT):

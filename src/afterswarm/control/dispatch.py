@@ -23,7 +23,7 @@ from afterswarm.core.trust.certificate import Holder, holder
 from afterswarm.http.message import Request, Response, Stream, Upgraded
 from afterswarm.model.base import Change
 from afterswarm.model.node import NodeReport, NodeState, Role
-from afterswarm.model.session import BEAT, EPOCH, SEEN, SILENCE, Applied, Down, Hello, Reports, ToManager, Up, Welcome
+from afterswarm.model.session import BEAT, EPOCH, SEEN, SILENCE, Down, Hello, Reports, ToManager, Up, Welcome
 from afterswarm.model.task import Task
 from afterswarm.ports import Clock, Replica
 
@@ -51,9 +51,7 @@ class _Session:
         self.dirty = True  # its sections may differ from `sent`
         self.woken = asyncio.Event()
         self.removed = False
-        self.label = 0  # `rev` of the last `Wanted`
         self.basis = 0  # every route of this revision was in it, or has not changed since
-        self.acked = 0  # `rev` of the last `Applied`
 
     def wake(self) -> None:
         self.dirty = True
@@ -64,7 +62,6 @@ class Dispatcher:
     """`session` is the handler of `POST /session`; `run` must be running for it to have anything to say."""
 
     def __init__(self, replica: Replica, me: str, unseal: Unseal, clock: Clock) -> None:
-        self.applied: dict[str, int] = {}  # node id -> revision that its kernel routes by
         self._replica = replica
         self._me = me
         self._clock = clock
@@ -143,7 +140,7 @@ class Dispatcher:
                 if nodes is None or session.node_id in nodes or session.removed:
                     session.wake()
                 elif not session.dirty:
-                    self._settle(session)
+                    session.basis = basis
 
     async def _watch(self) -> None:
         seen = self._clock.now()
@@ -160,12 +157,6 @@ class Dispatcher:
         if mine is None or mine.spec.role == Role.MANAGER:
             return False
         return any(n.spec.role == n.role == Role.MANAGER and n.state == NodeState.READY for n in nodes.values())
-
-    def _settle(self, session: _Session) -> None:
-        """Nothing is left to send to this node: what it has applied is as good as the newest."""
-        session.basis = self._basis
-        if session.acked == session.label:
-            self.applied[session.node_id] = session.basis
 
     # ---- one session -------------------------------------------------------------------------------------------
 
@@ -201,10 +192,6 @@ class Dispatcher:
                 case Reports(reports=reports):
                     for report in reports:
                         self._reporting.put(msgspec.structs.replace(report, node_id=session.node_id))
-                case Applied(rev=rev):
-                    session.acked = rev
-                    if rev == session.label:
-                        self.applied[session.node_id] = session.basis
                 case Up():
                     pass
 
@@ -259,9 +246,8 @@ class Dispatcher:
         sections = self._board.sections(snap, session.node_id)
         news = {name: text for name, text in sections.items() if session.sent.get(name) != text}
         session.sent = sections
+        session.basis = self._basis
         if not news:
-            self._settle(session)
             return None
-        session.label, session.basis = snap.rev, self._basis
         fields = b"".join(b',"%s":%s' % (name.encode(), text) for name, text in news.items())
         return b'{"type":"Wanted","rev":%d,"basis":%d%s}\n' % (snap.rev, session.basis, fields)

@@ -112,7 +112,6 @@ class Member:
             node_id=identity.node_id,
             clock=clock,
             heard=self._beats.heard,
-            applied=self._applied,
             acknowledge=self._beats.acknowledge,
             routed=self._beats.routed,
             keys=self._keys,
@@ -321,9 +320,6 @@ class Member:
     def _asked_for_vote(self, sender: str, letter: Ask | Choice) -> None:
         if self.manager:
             self.manager.votes.take(sender, letter)
-
-    def _applied(self, rev: int) -> None:
-        self._session.applied(rev)
 
     def _report(self, report: Report) -> None:
         self._session.send(report)

@@ -168,15 +168,9 @@ class Reports(Message, frozen=True):
     reports: list[Report] = []
 
 
-class Applied(Message, frozen=True):
-    """The host's kernel now routes as `rev` asked."""
-
-    rev: int = 0
-
-
 class Up(Message, frozen=True):
     """Nothing to say; the agent is there."""
 
 
 ToAgent = Wanted | Welcome | Down
-ToManager = Hello | Reports | Applied | Up
+ToManager = Hello | Reports | Up

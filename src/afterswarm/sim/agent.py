@@ -102,7 +102,6 @@ class SimAgent:
                 node_id=self.said.id,
                 clock=self._clock,
                 heard=self._heard,
-                applied=lambda rev: session.applied(rev),  # noqa: PLW0108 - there is none yet
                 acknowledge=lambda rev: self._routed.__setitem__(self.said.id, rev),
                 routed=self._routed,
                 keys=keys,

@@ -43,9 +43,9 @@ class Network:
     """Implements `HostNetwork`. `heard` (node id -> time of its last beat) is only read.
 
     `tell` gets what the resolver may answer and where it listens, once the rules for it are in place; `hold` gets the
-    addresses of containers whose rules are still to come. `applied` is called with each revision that this host routes
-    by, for its manager; `acknowledge` with the one that all its routes are of, for everybody; `routed` is what the
-    others have acknowledged, only read.
+    addresses of containers whose rules are still to come. `acknowledge` gets the revision that all of this host's
+    routes are of, for everybody; `routed` is what the others have acknowledged, only read. `applied` is the revision of
+    the last orders that all is in place for.
     """
 
     def __init__(
@@ -56,14 +56,13 @@ class Network:
         node_id: str,
         clock: Clock,
         heard: Mapping[str, float],
-        applied: Callable[[int], None] = lambda _rev: None,
         acknowledge: Callable[[int], None] = lambda _rev: None,
         routed: Mapping[str, int] | None = None,
         keys: Keys | None = None,
         tell: Tell | None = None,
         hold: Hold = lambda _addresses: None,
     ) -> None:
-        self.applied = applied
+        self.applied = 0
         self._acknowledge = acknowledge
         self.drains = Drains(clock, node_id, heard=heard, routed={} if routed is None else routed)
         self._kernel = kernel
@@ -228,7 +227,7 @@ class Network:
             if ruled:
                 self._follow(basis)  # whom new connections go to is a matter of rules alone
             if ruled and linked and led_back:
-                self.applied(rev)
+                self.applied = rev
             if all(what.startswith("flows") for what in self.repairs.failing):  # those are done once, or not
                 self.repairs.whole()
             self._looked.set()
