@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -22,6 +23,8 @@ from afterswarm.control import ca
 from afterswarm.core.trust.certificate import UNIT
 from afterswarm.http.client import Client
 from afterswarm.model.node import Role
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `kernel_lab`, which several modules share
 
 
 class Pki:

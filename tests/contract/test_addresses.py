@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
+import kernel_lab as net
 import pytest
 
 from afterswarm.adapters.kernel.addresses import LinuxAddresses
@@ -20,12 +19,6 @@ from afterswarm.core.dataplane import announce
 from afterswarm.core.floating import OPEN
 from afterswarm.ports import Addresses
 from afterswarm.sim.addresses import SimAddresses
-
-_spec = importlib.util.spec_from_file_location("kernel_lab", Path(__file__).with_name("kernel_lab.py"))
-assert _spec
-assert _spec.loader
-net: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(net)
 
 FOUR, SIX = "10.9.0.100", "fd99::100"
 PLACES = [(FOUR, "eth0"), (SIX, "eth0")]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import random
 import re
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import kernel_lab as net
 import pytest
 from msgspec.structs import replace
 
@@ -18,12 +17,6 @@ from afterswarm.core.dataplane import host_rules, mesh
 from afterswarm.core.dataplane.ruleset import NOTHING, TABLE, Part, Ruleset
 from afterswarm.model.service import PortConfig
 from afterswarm.model.session import Route
-
-_spec = importlib.util.spec_from_file_location("kernel_lab", Path(__file__).with_name("kernel_lab.py"))
-assert _spec
-assert _spec.loader
-net: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(net)
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(not net.is_root(), reason="needs root")]
 

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import socket
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import kernel_lab as net
 import msgspec
 import pytest
 from msgspec.structs import replace
 
 from afterswarm.core.dataplane import container_rules, host_rules, paths, vxlan
 from afterswarm.model.network import NetworkSpec
-
-net: Any = sys.modules.get("kernel_lab")
-if net is None:
-    _spec = importlib.util.spec_from_file_location("kernel_lab", Path(__file__).with_name("kernel_lab.py"))
-    assert _spec
-    assert _spec.loader
-    net = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(net)
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(not net.is_root(), reason="needs root")]
 

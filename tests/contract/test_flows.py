@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import socket
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import kernel_lab as net
 import msgspec
 import pytest
 from msgspec.structs import replace
@@ -20,12 +19,6 @@ from afterswarm.core.dataplane.container_rules import container
 from afterswarm.core.dataplane.host_rules import host
 from afterswarm.model.service import PortConfig
 from afterswarm.model.session import Route
-
-_spec = importlib.util.spec_from_file_location("kernel_lab", Path(__file__).with_name("kernel_lab.py"))
-assert _spec
-assert _spec.loader
-net: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(net)
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(not net.is_root(), reason="needs root")]
 

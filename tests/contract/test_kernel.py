@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import re
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
+import kernel_lab as net
 import msgspec
 import pytest
 from msgspec.structs import replace
@@ -23,12 +22,6 @@ from afterswarm.model import repair
 from afterswarm.model.session import Route
 from afterswarm.ports import Kernel
 from afterswarm.sim.kernel import SimKernel
-
-_spec = importlib.util.spec_from_file_location("kernel_lab", Path(__file__).with_name("kernel_lab.py"))
-assert _spec
-assert _spec.loader
-net: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(net)
 
 real = [pytest.mark.real, pytest.mark.skipif(not net.is_root(), reason="needs root")]
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import socket
-import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import kernel_lab as net
 import msgspec
 import pytest
 from msgspec.structs import replace
@@ -20,12 +18,6 @@ from afterswarm.core import families
 from afterswarm.core.dataplane import container_rules, host_rules, paths, vxlan
 from afterswarm.core.dataplane.vxlan import bridge_name, container_mac
 from afterswarm.model.session import Route, Target
-
-_spec = importlib.util.spec_from_file_location("kernel_lab", Path(__file__).with_name("kernel_lab.py"))
-assert _spec
-assert _spec.loader
-net: Any = sys.modules.get("kernel_lab") or importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(net)
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(not net.is_root(), reason="needs root")]
 

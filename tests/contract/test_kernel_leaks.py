@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import kernel_lab as net
 import msgspec
 import pytest
 from msgspec.structs import replace
@@ -18,12 +17,6 @@ from msgspec.structs import replace
 from afterswarm.model.network import Network, NetworkSpec
 from afterswarm.model.session import Wanted
 from afterswarm.model.task import Attachment, Task
-
-_spec = importlib.util.spec_from_file_location("kernel_lab", Path(__file__).with_name("kernel_lab.py"))
-assert _spec
-assert _spec.loader
-net: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(net)
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(not net.is_root(), reason="needs root")]
 

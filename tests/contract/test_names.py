@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import kernel_lab as net
 import msgspec
 import pytest
 from msgspec.structs import replace
@@ -19,15 +19,6 @@ from afterswarm.core.dns.zone import Zone
 from afterswarm.model.network import NetworkSpec
 from afterswarm.model.session import Route, Target
 from afterswarm.model.task import Attachment, Task
-
-net: Any = sys.modules.get("kernel_lab")
-if net is None:
-    _spec = importlib.util.spec_from_file_location("kernel_lab", Path(__file__).with_name("kernel_lab.py"))
-    assert _spec
-    assert _spec.loader
-    net = importlib.util.module_from_spec(_spec)
-    sys.modules["kernel_lab"] = net
-    _spec.loader.exec_module(net)
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 

@@ -6,7 +6,6 @@ The engine is in memory; its bridges and firewall are those of `kernel_lab`.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import re
 import socket
 import threading
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import kernel_lab as net
 import msgspec
 import pytest
 
@@ -24,12 +24,6 @@ from afterswarm.model.session import Wanted
 from afterswarm.model.task import Attachment, Task
 
 HERE = Path(__file__).parent
-_spec = importlib.util.spec_from_file_location("kernel_lab", HERE / "kernel_lab.py")
-assert _spec
-assert _spec.loader
-net: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(net)
-
 pytestmark = [pytest.mark.real, pytest.mark.skipif(not net.is_root(), reason="needs root")]
 
 WITHIN = 5.0  # seconds

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import kernel_lab as net
 import msgspec
 import pytest
 from msgspec.structs import replace
@@ -24,14 +23,6 @@ from afterswarm.core.dataplane import host_rules, paths, vxlan, wireguard
 from afterswarm.model.network import NetworkSpec
 from afterswarm.model.repair import ENCRYPTION, Difference
 from afterswarm.model.session import Peer
-
-net: Any = sys.modules.get("kernel_lab")
-if net is None:
-    _spec = importlib.util.spec_from_file_location("kernel_lab", Path(__file__).with_name("kernel_lab.py"))
-    assert _spec
-    assert _spec.loader
-    net = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(net)
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(not net.is_root(), reason="needs root")]
 

@@ -417,6 +417,21 @@ async def test_an_agent_is_told_nothing_older_than_it_has_seen() -> None:
             assert one.wanted[0].rev >= rev + 3
 
 
+async def test_a_host_learns_that_it_has_everything_whenever_the_last_change_comes() -> None:
+    """A task that ends waits for that: the last change of all may come while earlier ones are being gathered."""
+    async with swarm() as s, s.agent("n1") as one:
+        for step in range(20):
+            first = asyncio.create_task(s.write(replace(QUIET, spec=replace(QUIET.spec, labels={"x": f"{step}"}))))
+            await asyncio.sleep(step * 0.002)
+            await s.write(
+                replace(WEB, endpoint=replace(WEB.endpoint, ports=[]), spec=replace(WEB.spec, labels={"y": f"{step}"}))
+            )
+            await first
+            await asyncio.sleep(1)
+            last = [m.basis for m in one.heard if not isinstance(m, Welcome)][-1]
+            assert last == s.snap.rev, f"the second change came {step * 2} ms after the first"
+
+
 async def test_a_secret_that_cannot_be_opened_stops_nothing_else() -> None:
     async with swarm() as s, s.agent("n1") as one:
         await s.write(Secret(id="s", spec=SecretSpec(name="password"), sealed="broken"))

@@ -122,15 +122,17 @@ def test_the_leaders_death_is_survived(clinic: list[Host], lab: Lab):
     if leader == clinic[-1].name:
         pytest.skip("the leader is the database's host: its own survival comes with a later version")
     lab.kill(leader)
-    until("the leader is down", lambda: survivor.nodes()[leader].startswith("Down"), within=30)
-    until("all replicas run elsewhere", lambda: whole(survivor), within=120)
-    after = until(
-        "a record can be written",
-        lambda: get(f"http://{survivor.address}/patients", {"name": "after", "born": "1990-12-10"}),
-    )["id"]
-    known = {row["id"] for row in get(f"http://{survivor.address}/patients")} | {
-        get(f"http://{survivor.address}/patients/{before}")["id"]
-    }
-    assert {before, after} <= known
-    lab.start(leader)
+    try:
+        until("the leader is down", lambda: survivor.nodes()[leader].startswith("Down"), within=30)
+        until("all replicas run elsewhere", lambda: whole(survivor), within=120)
+        after = until(
+            "a record can be written",
+            lambda: get(f"http://{survivor.address}/patients", {"name": "after", "born": "1990-12-10"}),
+        )["id"]
+        known = {row["id"] for row in get(f"http://{survivor.address}/patients")} | {
+            get(f"http://{survivor.address}/patients/{before}")["id"]
+        }
+        assert {before, after} <= known
+    finally:
+        lab.start(leader)
     until("the host is ready again", lambda: by_name[leader].nodes()[leader] == "Ready", within=60)

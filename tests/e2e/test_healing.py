@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -149,6 +150,42 @@ def test_a_store_that_dies_is_started_again(web: list[Host], kind: str) -> None:
     until("it can be written through", lambda: victim.docker("service", "scale", "-d", f"web={REPLICAS + 1}"))
     until("one more runs", lambda: len(victim.running("web")) == REPLICAS + 1)
     assert before.items() <= everywhere(web).items()
+
+
+def names_at(host: Host) -> set[str]:
+    """Who answers a client outside, dialling this host."""
+
+    def fetch() -> str:
+        with urllib.request.urlopen(f"http://{host.address}:8082/", timeout=3) as answer:
+            return str(answer.read().decode().strip())
+
+    return {fetch() for _ in range(3 * REPLICAS)}
+
+
+@pytest.mark.parametrize("number", ["TERM", "KILL"])
+def test_an_engine_that_is_restarted_gets_its_tasks_and_its_networks_back(swarm: list[Host], number: str) -> None:
+    """As by an upgrade, which ends its containers, or by a crash, which does not."""
+    first = swarm[0]
+    serve = "hostname > /www/index.html; exec httpd -f -p 80 -h /www"
+    first.docker(
+        "service", "create", "-d", "--name", "named", "--mode", "global", "--network", "mesh", "--publish", "8082:80",
+        "--stop-signal", "SIGKILL", BUSYBOX, "sh", "-c", serve,
+    )  # fmt: skip
+    try:
+        victim, others = pick(swarm, "follower")
+        for host in swarm:
+            until("every task answers", lambda: len(names_at(host)) == len(swarm))  # noqa: B023
+        kept = {id_ for host in others for id_ in containers(host, "named").values()}
+        pid = first_of(victim, "dockerd ")
+        victim.run("kill", f"-{number}", str(pid))
+        until("another engine", lambda: first_of(victim, "dockerd ") != pid)
+        until("its task runs", lambda: len(first.running("named")) == len(containers(victim, "named")) + 2 == 3)
+        for host in swarm:
+            names = until("every task answers", lambda: len(found := names_at(host)) == 3 and found)  # noqa: B023
+            assert {id_[:12] for id_ in containers(victim, "named").values()} < names
+        assert {id_ for host in others for id_ in containers(host, "named").values()} == kept
+    finally:
+        remove(swarm, "named")
 
 
 # ---- power cuts ----------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ class Nurse(HttpUser):
 
     @task(1)
     def discharge(self) -> None:
-        rows = self.client.get("/patients").json()
-        if rows:
-            self.client.delete(f"/patients/{rows[-1]['id']}", name="/patients/[id]")
+        """Of those whom one of us has seen: records that others wrote are theirs."""
+        seen = [row["id"] for row in self.client.get("/patients").json() if row["notes"] == "seen"]
+        if seen:
+            self.client.delete(f"/patients/{seen[-1]}", name="/patients/[id]")

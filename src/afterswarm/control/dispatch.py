@@ -135,6 +135,8 @@ class Dispatcher:
             snap = self._replica.snapshot()
             nodes = self._board.refresh(snap)
             self._basis = basis
+            if snap.rev > basis:  # there may be no later change to show that those of the pause are taken
+                self._touched.set()
             for session in self._sessions:
                 session.removed = session.node_id not in snap.nodes
                 if nodes is None or session.node_id in nodes or session.removed:

@@ -294,6 +294,18 @@ def test_a_network_that_is_gone_is_named() -> None:
     assert world.task("s-1").err == "network lost not found"
 
 
+def test_a_task_that_was_replaced_before_it_had_a_node_keeps_no_address() -> None:
+    """An update of a service that is being updated leaves such tasks, and nobody ends them."""
+    world = World(CLUSTER_OBJECT, Node(id="n1"), network("a", subnet="10.5.0.0/29"), service("s", "a"))
+    world.put(*[task(world.service("s"), n) for n in range(1, 5)])
+    world.settle()
+    first = world.task("s-1")
+    world.put(replace(first, desired=TaskState.SHUTDOWN))
+    world.settle()
+    assert world.task("s-4").state == TaskState.PENDING
+    assert [a.address for a in world.task("s-4").attachments] == [a.address for a in first.attachments]
+
+
 def test_an_exhausted_network_says_so_until_an_address_is_free() -> None:
     world = World(CLUSTER_OBJECT, Node(id="n1"), network("a", subnet="10.5.0.0/29"), service("s", "a"))
     world.put(*[task(world.service("s"), n) for n in range(1, 5)])

@@ -194,9 +194,12 @@ def in_use(snap: Snapshot) -> defaultdict[str, Use]:
 
 
 def _has_stopped(snap: Snapshot, task: Task) -> bool:
-    """An orphan has not: its container may still run on a host that nobody hears."""
+    """An orphan has not: its container may still run on a host that nobody hears. One that was replaced before it got
+    to a host never began."""
     report = snap.reports.get(task.id)
     if report is not None and report.state > TaskState.RUNNING:
+        return True
+    if task.desired > TaskState.COMPLETE and snap.state_of(task) < TaskState.ASSIGNED:
         return True
     return task.state == TaskState.ORPHANED and task.node_id not in snap.nodes
 
