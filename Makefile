@@ -7,6 +7,9 @@ RUN_PACKAGES := docker.io etcd-server docker-registry iptables nftables iproute2
 	wireguard-go wireguard-tools mmdebstrap procps hostname ca-certificates python3-venv
 TEST_PACKAGES := $(RUN_PACKAGES) busybox-static prometheus postgresql
 
+# docs/decisions/0021-a-test-that-fails-is-tried-twice.md
+TWICE := --reruns 1 -rR --rerun-show-tracebacks
+
 .PHONY: demo test bench fuzz lint unit compatibility lab-down clean
 .DEFAULT_GOAL := help
 
@@ -37,8 +40,8 @@ unit: $(VENV)/.done
 
 test: lint
 	scripts/packages.sh $(TEST_PACKAGES)
-	$(BIN)/pytest -n 4 -m 'not real and not lab' $(PYTEST)
-	$(BIN)/pytest -m 'real or lab' --reruns 1 -rR --rerun-show-tracebacks $(PYTEST)
+	$(BIN)/pytest -n 4 -m 'not real and not lab' $(TWICE) $(PYTEST)
+	$(BIN)/pytest -m 'real or lab' $(TWICE) $(PYTEST)
 
 compatibility: $(VENV)/.done
 	$(BIN)/python scripts/compatibility.py
