@@ -68,7 +68,7 @@ def round_of(swarm: Swarm, kind: str) -> dict[str, Any]:
     away, after = max((b - a, b) for a, b in pairwise([*moments, cut + WATCHED]))
     swarm.hosts = [swarm.lab.start(h.name) if h.index == victim.index else h for h in swarm.hosts]
     swarm.whole()
-    return {"kind": kind, "victim": victim.name, "led": led, "away": round(away, 3), "back_after_cut": after - cut}
+    return {"kind": kind, "victim": victim.name, "led": led, "away": round(away, 3), "back": round(after - cut, 3)}
 
 
 def main() -> None:

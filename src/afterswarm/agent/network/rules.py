@@ -172,7 +172,7 @@ class Rules:
         stale = self._silence.stale
         lost, self._parted[where] = stale - self._parted.get(where, frozenset()), stale
         await forget(self._on(lost))
-        await forget(self._on((self._silence.silent | stale) - lost), unanswered=True)
+        await forget(self._on(self._silence.silent - lost), unanswered=True)
 
     async def _forget_inside(self, addresses: Collection[str], **which: bool) -> None:
         for task_id, live in sorted(self.live.items()) if addresses else ():
